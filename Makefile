@@ -1,0 +1,64 @@
+# Weir's build. "make help" lists what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMANDS := $(notdir $(wildcard cmd/*))
+GO := CGO_ENABLED=0 go
+LDFLAGS := -s -w -X github.com/weirproject/weir/version.Version=$(VERSION)
+PREFIX ?= /usr/local
+
+# Debian packages, by what needs them.
+RUN_PACKAGES := iproute2 nftables dnsutils curl procps
+TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev
+GENERATE_PACKAGES := clang-19 llvm-19 libbpf-dev
+LINT_PACKAGES := shellcheck git
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: build ## bring up the demo: a lab of six hosts, real traffic (needs root)
+	@scripts/need-root run
+	@scripts/need-packages $(RUN_PACKAGES)
+	@examples/demo.sh
+
+stop: ## remove the demo
+	@scripts/need-root stop
+	@bin/weir-lab down demo
+
+test: build ## run every test; without root only the rings that need none
+	@if [ $$(id -u) = 0 ]; then \
+		scripts/need-packages $(TEST_PACKAGES) && \
+		WEIR_BIN=$(CURDIR)/bin WEIR_TEST_REQUIRE=$${WEIR_TEST_REQUIRE-root,bpf} go test -count=1 -race -timeout 15m -p 1 ./... ; \
+	else \
+		echo "make test: not root, so only the tests without privilege run; the kernel's and the lab's need root" && \
+		CGO_ENABLED=0 go test ./... ; \
+	fi
+
+build: ## build every command into bin/, static
+	@mkdir -p bin
+	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(addprefix ./cmd/,$(COMMANDS))
+
+generate: ## make the eBPF objects and their Go bindings anew
+	@scripts/need-packages $(GENERATE_PACKAGES)
+	@go generate ./bpf
+
+lint: ## gofmt, vet, staticcheck, shellcheck, and that generated files are current
+	@scripts/need-packages $(LINT_PACKAGES) $(GENERATE_PACKAGES)
+	@test -z "$$(gofmt -l .)" || { echo "not gofmt-ed:"; gofmt -l .; exit 1; }
+	@go vet ./...
+	@go tool staticcheck ./...
+	@shellcheck .ci/run scripts/* examples/*.sh
+	@scripts/check-generated
+
+bench: ## run the benchmarks in this repository
+	@go test -run '^$$' -bench . -benchmem ./...
+
+fuzz: ## fuzz every parser, FUZZTIME each (30s)
+	@scripts/fuzz $${FUZZTIME:-30s}
+
+install: build ## install the commands and the systemd unit below PREFIX (/usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/weir/state.d $(DESTDIR)/etc/systemd/system
+	install -m 755 $(addprefix bin/,$(COMMANDS)) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 cmd/weir-agent/weir-agent.service $(DESTDIR)/etc/systemd/system
+
+.PHONY: help run stop test build generate lint bench fuzz install

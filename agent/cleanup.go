@@ -1,0 +1,44 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/weirproject/weir/dataplane"
+	"github.com/weirproject/weir/dataplane/link"
+	"github.com/weirproject/weir/dataplane/nft"
+	"github.com/weirproject/weir/dataplane/program"
+)
+
+// Cleanup removes every kernel object that bears a mark of ours, and the
+// socket. It refuses while an agent runs. What it removed is told in words.
+func Cleanup(c Config) (removed []string, err error) {
+	unlock, err := lock(c.RunDir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	var faults []error
+	if n, err := program.Cleanup(dataplane.PinRoot); err != nil {
+		faults = append(faults, fmt.Errorf("remove eBPF programs and maps: %w", err))
+	} else if n > 0 {
+		removed = append(removed, fmt.Sprintf("%d pinned eBPF objects below %s", n, dataplane.PinRoot))
+	}
+	if found, err := nft.Cleanup(); err != nil {
+		faults = append(faults, fmt.Errorf("remove the nftables table: %w", err))
+	} else if found {
+		removed = append(removed, "nftables table inet "+dataplane.TableName)
+	}
+	if n, err := link.Cleanup(); err != nil {
+		faults = append(faults, err)
+	} else if n > 0 {
+		removed = append(removed, fmt.Sprintf("%d addresses on lo", n))
+	}
+	socket := filepath.Join(c.RunDir, "agent.sock")
+	if os.Remove(socket) == nil {
+		removed = append(removed, socket)
+	}
+	return removed, errors.Join(faults...)
+}

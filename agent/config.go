@@ -1,0 +1,145 @@
+package agent
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/weirproject/weir/api"
+)
+
+// Config is the agent's own file, agent.yaml. Every key is also a flag
+// (--dns-listen) and an environment variable (WEIR_DNS_LISTEN).
+type Config struct {
+	Node    NodeConfig    `json:"node"`
+	State   []string      `json:"state"`
+	VIP     VIPConfig     `json:"vip"`
+	DNS     DNSConfig     `json:"dns"`
+	Zones   ZonesConfig   `json:"zones"`
+	Metrics MetricsConfig `json:"metrics"`
+	// RunDir holds the socket and the lock; DataDir what outlives a reboot.
+	RunDir  string `json:"run_dir"`
+	DataDir string `json:"data_dir"`
+}
+
+// NodeConfig says who this node is.
+type NodeConfig struct {
+	Name       string            `json:"name"`
+	Addresses  []netip.Addr      `json:"addresses"` // empty: its node document's, else the interfaces'
+	Role       string            `json:"role"`
+	Zone       string            `json:"zone"`
+	Attributes map[string]string `json:"attributes"`
+}
+
+// VIPConfig configures the load balancer.
+type VIPConfig struct {
+	Dataplane string       `json:"dataplane"` // auto, ebpf or off
+	Range     netip.Prefix `json:"range"`     // named VIPs' IPv4 addresses
+	Range6    netip.Prefix `json:"range6"`    // and their IPv6 addresses
+	Cgroup    string       `json:"cgroup"`    // auto: the root of the cgroup v2 hierarchy
+}
+
+// DNSConfig configures the DNS proxy. Without listen addresses it is off.
+type DNSConfig struct {
+	Listen    []netip.Addr `json:"listen"`
+	Port      uint16       `json:"port"`
+	Domain    string       `json:"domain"`
+	Aliases   []string     `json:"aliases"`
+	Upstreams []Upstream   `json:"upstreams"`
+}
+
+// ZonesConfig configures the packet filter.
+type ZonesConfig struct {
+	Backend string `json:"backend"` // auto or nftables
+	Mode    string `json:"mode"`    // enforce, observe or off
+}
+
+// MetricsConfig says where Prometheus finds the metrics.
+type MetricsConfig struct {
+	Listen string `json:"listen"` // host:port; empty: nowhere
+}
+
+// Upstream is a DNS server: an address, or address:port.
+type Upstream netip.AddrPort
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (u *Upstream) UnmarshalText(b []byte) error {
+	if a, err := netip.ParseAddr(string(b)); err == nil {
+		*u = Upstream(netip.AddrPortFrom(a, 53))
+		return nil
+	}
+	ap, err := netip.ParseAddrPort(string(b))
+	if err != nil {
+		return fmt.Errorf("%q is neither an address nor address:port", b)
+	}
+	*u = Upstream(ap)
+	return nil
+}
+
+func (u Upstream) String() string { return netip.AddrPort(u).String() }
+
+// DefaultConfig is the configuration of an agent whose file says nothing.
+func DefaultConfig() Config {
+	name, _ := os.Hostname()
+	name, _, _ = strings.Cut(strings.ToLower(name), ".")
+	return Config{
+		Node:    NodeConfig{Name: name, Role: api.RoleAgent},
+		State:   []string{"/etc/weir/state.d"},
+		VIP:     VIPConfig{Dataplane: "auto", Range: netip.MustParsePrefix("198.18.0.0/15"), Range6: netip.MustParsePrefix("fd77:6569:7200::/112"), Cgroup: "auto"},
+		DNS:     DNSConfig{Listen: []netip.Addr{netip.MustParseAddr("169.254.53.53")}, Port: 53, Domain: "weir.internal", Aliases: []string{"mesos"}},
+		Zones:   ZonesConfig{Backend: "auto", Mode: "enforce"},
+		Metrics: MetricsConfig{Listen: "127.0.0.1:9465"},
+		RunDir:  "/run/weir",
+		DataDir: "/var/lib/weir",
+	}
+}
+
+// Validate names the first key with a wrong value, as an *api.FieldError.
+func (c Config) Validate() error {
+	fault := func(field, format string, args ...any) error {
+		return &api.FieldError{Field: field, Reason: fmt.Sprintf(format, args...)}
+	}
+	if c.Node.Name == "" {
+		return fault("node.name", "is missing")
+	}
+	if len(c.State) == 0 {
+		return fault("state", "is empty: give the folder with the state documents")
+	}
+	if err := choice("vip.dataplane", c.VIP.Dataplane, "auto", "ebpf", "off"); err != nil {
+		return err
+	}
+	if err := choice("zones.backend", c.Zones.Backend, "auto", "nftables"); err != nil {
+		return err
+	}
+	if err := choice("zones.mode", c.Zones.Mode, "enforce", "observe", "off"); err != nil {
+		return err
+	}
+	if c.VIP.Range.IsValid() && !c.VIP.Range.Addr().Is4() {
+		return fault("vip.range", "%s is not IPv4; IPv6 goes into vip.range6", c.VIP.Range)
+	}
+	if c.VIP.Range6.IsValid() && !c.VIP.Range6.Addr().Is6() {
+		return fault("vip.range6", "%s is not IPv6", c.VIP.Range6)
+	}
+	for i, a := range c.DNS.Listen {
+		if a.Is6() && !a.IsLoopback() {
+			return fault(fmt.Sprintf("dns.listen[%d]", i), "%s is IPv6, which is put on lo in no release yet; use an IPv4 address or ::1", a)
+		}
+	}
+	if c.DNS.Domain == "" {
+		return fault("dns.domain", "is missing")
+	}
+	if c.RunDir == "" || c.DataDir == "" {
+		return fault("run_dir", "run_dir and data_dir must both be given")
+	}
+	return nil
+}
+
+func choice(field, value string, allowed ...string) error {
+	for _, a := range allowed {
+		if value == a {
+			return nil
+		}
+	}
+	return &api.FieldError{Field: field, Reason: fmt.Sprintf("%q is not one of %s", value, strings.Join(allowed, ", "))}
+}

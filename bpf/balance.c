@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
+//go:build ignore
+
+/*
+ * Balances at the system call: connect() and sendmsg() to a virtual address
+ * get a backend's own, recvmsg() and getpeername() show the virtual one again.
+ * Packets never pass here. The socket is locked by the kernel while a program
+ * runs at a system call, so what it remembers needs no lock of ours.
+ */
+#include "kernel.h"
+#include "layout.h"
+#include "maps.h"
+#include "address.h"
+#include "client.h"
+#include "verdict.h"
+#include "pick.h"
+#include "remember.h"
+
+/* Reads where the socket wants to go. Tells whether that may concern us. */
+static __always_inline int destination_read(struct bpf_sock_addr *ctx, int v6, struct frontend_key *to)
+{
+	__u32 protocol = ctx->protocol;
+
+	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
+		return 0;
+	address_read(ctx, v6, &to->addr);
+	to->port_be = port_read(ctx);
+	to->protocol = protocol;
+	return address_is_virtual(&to->addr);
+}
+
+static __always_inline int do_connect(struct bpf_sock_addr *ctx, int v6)
+{
+	struct frontend_key to = {};
+	struct pick p = {};
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	struct peer *m;
+	enum reason why;
+
+	if (!destination_read(ctx, v6, &to)) {
+		/* A UDP socket may connect again and again, a TCP socket after
+		 * a failure. */
+		peer_forget(&peers, &displaced_peers, cookie);
+		return verdict(REASON_NOT_OURS, 0);
+	}
+	p.service = frontend_service(&to);
+	if (!p.service)
+		return verdict(REASON_UNSERVED_PORT, 0);
+	why = service_pick(ctx, v6, bpf_get_prandom_u32(), &p);
+	if (why == REASON_BALANCED) {
+		connection_count(p.service, p.backend_id);
+		m = peer_take(&peers, &displaced_peers, cookie);
+		if (m)
+			peer_fill(m, &to, &p);
+		else
+			reason_count(REASON_UNREMEMBERED);
+		address_write(ctx, v6, &p.backend->addr, p.backend->port_be);
+	}
+	return verdict(why, p.service);
+}
+
+/*
+ * Each message is balanced anew, but a socket stays with its backend as long as
+ * that serves old connections: most UDP protocols have some notion of one.
+ */
+static __always_inline int do_sendmsg(struct bpf_sock_addr *ctx, int v6)
+{
+	struct frontend_key to = {};
+	struct pick p = {};
+	__u64 cookie;
+	struct peer *m;
+	enum reason why;
+
+	if (!destination_read(ctx, v6, &to))
+		return verdict(REASON_NOT_OURS, 0);
+	p.service = frontend_service(&to);
+	if (!p.service)
+		return verdict(REASON_UNSERVED_PORT, 0);
+	cookie = bpf_get_socket_cookie(ctx);
+	m = peer_get(&correspondents, &displaced_correspondents, cookie);
+	if (m && m->service == p.service && peer_is_vip(m, &to)) {
+		p.backend_id = m->backend_id;
+		p.backend = backend_get(p.backend_id, p.service, BACKEND_DRAINING);
+		/* An id may have become another backend's meanwhile. */
+		if (p.backend && peer_is_backend(m, &p.backend->addr, p.backend->port_be)) {
+			address_write(ctx, v6, &p.backend->addr, p.backend->port_be);
+			return verdict(REASON_BALANCED, p.service);
+		}
+	}
+	why = service_pick(ctx, v6, mix(cookie) >> 32, &p);
+	if (why == REASON_BALANCED) {
+		if (correspondent_remember(m, cookie, &to, &p))
+			connection_count(p.service, p.backend_id);
+		address_write(ctx, v6, &p.backend->addr, p.backend->port_be);
+	}
+	return verdict(why, p.service);
+}
+
+/* The kernel allows these two no other answer than PROCEED. */
+static __always_inline int do_getpeername(struct bpf_sock_addr *ctx, int v6)
+{
+	struct peer *m = peer_get(&peers, &displaced_peers, bpf_get_socket_cookie(ctx));
+	struct address from;
+
+	if (m) {
+		address_read(ctx, v6, &from);
+		if (peer_is_backend(m, &from, port_read(ctx)))
+			address_write(ctx, v6, &m->vip, m->vip_port_be);
+	}
+	return PROCEED;
+}
+
+/* An answer of somebody whom the socket did not reach through us is left as it
+ * is, whatever its source. */
+static __always_inline int do_recvmsg(struct bpf_sock_addr *ctx, int v6)
+{
+	struct datagram_key key = {};
+	struct datagram *d;
+	struct address from;
+	__be16 port_be = port_read(ctx);
+	struct peer *m;
+
+	address_read(ctx, v6, &from);
+	key.cookie = bpf_get_socket_cookie(ctx);
+	m = peer_get(&peers, &displaced_peers, key.cookie);
+	if (peer_is_backend(m, &from, port_be)) {
+		address_write(ctx, v6, &m->vip, m->vip_port_be);
+		return PROCEED;
+	}
+	m = peer_get(&correspondents, &displaced_correspondents, key.cookie);
+	if (!m)
+		return PROCEED;
+	if (peer_is_backend(m, &from, port_be)) {
+		address_write(ctx, v6, &m->vip, m->vip_port_be);
+		return PROCEED;
+	}
+	key.backend = from;
+	key.backend_port_be = port_be;
+	d = bpf_map_lookup_elem(&datagrams, &key);
+	if (d && d->cookie == key.cookie)
+		address_write(ctx, v6, &d->vip, d->vip_port_be);
+	return PROCEED;
+}
+
+SEC("cgroup/connect4")
+int weir_connect4(struct bpf_sock_addr *ctx)
+{
+	return do_connect(ctx, 0);
+}
+
+SEC("cgroup/connect6")
+int weir_connect6(struct bpf_sock_addr *ctx)
+{
+	return do_connect(ctx, 1);
+}
+
+SEC("cgroup/sendmsg4")
+int weir_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return do_sendmsg(ctx, 0);
+}
+
+SEC("cgroup/sendmsg6")
+int weir_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return do_sendmsg(ctx, 1);
+}
+
+SEC("cgroup/recvmsg4")
+int weir_recvmsg4(struct bpf_sock_addr *ctx)
+{
+	return do_recvmsg(ctx, 0);
+}
+
+SEC("cgroup/recvmsg6")
+int weir_recvmsg6(struct bpf_sock_addr *ctx)
+{
+	return do_recvmsg(ctx, 1);
+}
+
+SEC("cgroup/getpeername4")
+int weir_getpeername4(struct bpf_sock_addr *ctx)
+{
+	return do_getpeername(ctx, 0);
+}
+
+SEC("cgroup/getpeername6")
+int weir_getpeername6(struct bpf_sock_addr *ctx)
+{
+	return do_getpeername(ctx, 1);
+}
+
+/* Runs when a socket is closed, of every protocol. */
+SEC("cgroup/sock_release")
+int weir_sock_release(struct bpf_sock *ctx)
+{
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+
+	peer_forget(&peers, &displaced_peers, cookie);
+	peer_forget(&correspondents, &displaced_correspondents, cookie);
+	return PROCEED;
+}
+
+/* Some helpers are for programs under the GPL only; the sources are under
+ * either licence. */
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,6 @@
+// Package bpf holds the eBPF programs in C, the objects compiled from them and
+// their generated Go bindings, all committed: building Weir needs no clang. It
+// attaches nothing and reads no map; dataplane/program does.
+package bpf
+
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type reason -type balance -type backend_state Balance balance.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-parameter

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/weirproject/weir/api"
+	"github.com/weirproject/weir/api/client"
+)
+
+// noon is when the tests run.
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// agent answers like a node's agent, with fixed values.
+type agent struct {
+	status api.Status
+	vips   []api.VIPStatus
+	asked  string // the last request
+}
+
+// start serves on a unix socket and returns its path, which is short: a
+// socket's address has 108 bytes, and a test's own folder may need more.
+func (a *agent) start(t *testing.T) string {
+	t.Helper()
+	folder, err := os.MkdirTemp("", "weir")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(folder, "agent.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: a.handler()}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(l)
+	}()
+	t.Cleanup(func() {
+		_ = server.Close()
+		<-done
+		_ = os.RemoveAll(folder)
+	})
+	return path
+}
+
+func (a *agent) handler() http.Handler {
+	mux := http.NewServeMux()
+	for path, answer := range map[string]func(*http.Request) any{
+		client.PathStatus:   func(*http.Request) any { return a.status },
+		client.PathVIPs:     func(*http.Request) any { return a.vips },
+		client.PathDNSQuery: func(r *http.Request) any { return answer(r.FormValue("name"), r.FormValue("type")) },
+		client.PathZonesExplain: func(r *http.Request) any {
+			return explanation(r.FormValue("from"), r.FormValue("to"), r.FormValue("port"))
+		},
+	} {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+			a.asked = r.URL.RequestURI()
+			value := answer(r)
+			if p, wrong := value.(client.Problem); wrong {
+				w.Header().Set("Content-Type", client.ProblemType)
+				w.WriteHeader(p.Status)
+			}
+			_ = json.NewEncoder(w).Encode(value)
+		})
+	}
+	return mux
+}
+
+func addrPorts(texts ...string) []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, text := range texts {
+		all = append(all, netip.MustParseAddrPort(text))
+	}
+	return all
+}
+
+// healthy is the status of a node that is as wanted.
+func healthy() api.Status {
+	return api.Status{
+		Node: api.Node{
+			Name: "a1", Role: "agent", Zone: "private", Attributes: map[string]string{"rack": "r1"},
+			Addresses: []netip.Addr{netip.MustParseAddr("10.80.0.11"), netip.MustParseAddr("fd00::11")},
+		},
+		Version: "v0.1.0", Started: noon.Add(-75 * time.Minute), Revision: 41, Wanted: 41, Source: "files",
+		Components: []api.ComponentStatus{
+			{Name: "zones", Backend: "nftables", Revision: 41, Applied: noon.Add(-12 * time.Second), Detail: "3 rules in 4 zones"},
+			{Name: "vip", Backend: "ebpf", Revision: 41, Repaired: 2, Applied: noon.Add(-12 * time.Second), Detail: "2 services, 3 of 4 backends up"},
+			{Name: "dns", Revision: 41},
+		},
+	}
+}
+
+// broken is the status of a node with all that may go wrong.
+func broken() api.Status {
+	s := healthy()
+	s.Wanted, s.Components[0].Revision, s.Revision = 42, 42, 41
+	s.Components[1].Error = "set the table:\nprogram service web.shop/tcp/4: no space left on device"
+	s.Refused = []api.Refusal{
+		{File: "/etc/weir/state.d/web.yaml", Line: 7, Column: 12, Field: "backends[1].address", Reason: `"10.80.0" is not ip:port`, Since: noon.Add(-3 * time.Minute)},
+		{File: "/etc/weir/state.d/policy.yaml", Line: 2, Reason: "did not find expected ',' or ']'", Since: noon.Add(-50 * time.Hour)},
+	}
+	return s
+}
+
+func services() []api.VIPStatus {
+	return []api.VIPStatus{
+		{
+			Name: "web", Namespace: "shop", Protocol: api.TCP, Balance: api.Maglev, Affinity: api.Duration(10 * time.Minute),
+			DNSNames: []string{"web.shop.vip.weir.internal"}, VIPs: []api.VIP{{Name: "web", Port: 80}, {Addr: netip.MustParseAddr("192.0.2.1"), Port: 80}},
+			Addresses: addrPorts("198.18.3.7:80", "[fd77:6569:7200::9]:80", "192.0.2.1:80"), Programmed: true, Connections: 1234, Refused: 5,
+			Backends: []api.BackendStatus{
+				{Address: netip.MustParseAddrPort("10.80.0.11:8080"), Node: "a1", Weight: 1, State: api.Up, Connections: 1200},
+				{Address: netip.MustParseAddrPort("10.80.0.12:8080"), Node: "a2", Weight: 10, State: api.Draining, Reason: "set draining in its document", Connections: 34},
+				{Address: netip.MustParseAddrPort("[fd00::13]:8080"), Weight: 1, State: api.Down, Reason: "GET /healthz answered 503 Service Unavailable"},
+			},
+		},
+		{Name: "dns", Namespace: "default", Protocol: api.TCP, Balance: api.Random, VIPs: []api.VIP{{Name: "dns", Port: 53}}, Addresses: addrPorts("198.18.0.53:53"), Backends: []api.BackendStatus{}},
+		{Name: "dns", Namespace: "default", Protocol: api.UDP, Balance: api.Random, VIPs: []api.VIP{{Name: "dns", Port: 53}}, Addresses: addrPorts("198.18.0.53:53"), Programmed: true, Backends: []api.BackendStatus{}},
+	}
+}
+
+func answer(name, recordType string) any {
+	a := api.DNSAnswer{Name: name + ".", Type: recordType, Rcode: "NOERROR", Source: "cluster", Took: api.Duration(31 * time.Microsecond)}
+	switch {
+	case recordType == "NONSENSE":
+		return client.Problem{Type: "about:blank", Title: "Bad Request", Status: 400, Detail: `"NONSENSE" is no type of DNS record`}
+	case recordType == "SRV":
+		a.Answer = []string{name + ".\t5\tIN\tSRV\t0 1 8080 x1.web.shop.weir.internal.", name + ". 5 IN SRV 0 1 8080 x22.web.shop.weir.internal."}
+		a.Additional = []string{"x1.web.shop.weir.internal.\t5\tIN\tA\t10.80.0.11"}
+	case name == "gone.example":
+		a.Rcode, a.Source = "NXDOMAIN", "192.0.2.53:53"
+		a.Authority = []string{"example.\t900\tIN\tSOA\tns.example. admin.example. 1 2 3 4 5"}
+	default:
+		a.Answer, a.Source = []string{name + ".\t5\tIN\t" + recordType + "\t198.18.3.7"}, "cache"
+	}
+	return a
+}
+
+func explanation(from, to, port string) any {
+	r, err := api.ParsePortRange(port)
+	if err != nil || from == "nowhere" {
+		return client.Problem{Type: "about:blank", Title: "Bad Request", Status: 400, Detail: "explain flow from " + from + ": it is no address, node or zone"}
+	}
+	x := api.ZoneExplanation{From: from, To: to, Port: r, FromZones: []string{}, ToZones: []string{"private"}, Verdict: api.Deny,
+		Reason: "no rule allows it from outside every zone to private, and what no rule allows is closed", Nodes: []string{"a1", "a2"}}
+	if from == "public" {
+		x.FromZones, x.ToZones, x.Verdict, x.Rule, x.Reason = []string{"public"}, []string{"private", "db"}, api.Allow, "inner", `rule "inner" allows it`
+	}
+	return x
+}

@@ -1,0 +1,145 @@
+package nft
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/weirproject/weir/dataplane"
+)
+
+const (
+	// A batch goes to the kernel in one message, which must fit into the send
+	// buffer: about 130 bytes for each IPv6 prefix. The answers must fit into
+	// the receive buffer, one for each message of the batch. Both are bounds:
+	// the kernel allocates what is used.
+	sendBuffer    = 256 << 20
+	receiveBuffer = 32 << 20
+	// patience bounds one Set's talk with the kernel, which takes milliseconds,
+	// and about a second for 100,000 addresses.
+	patience = 60 * time.Second
+)
+
+// link is one conversation with the kernel.
+type link struct {
+	*nftables.Conn
+	socket *netlink.Conn
+}
+
+// dial opens a netlink socket, to be closed with CloseLasting.
+func (f *Filter) dial(ctx context.Context) (*link, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	l := &link{}
+	prepare := func(s *netlink.Conn) error {
+		l.socket = s
+		return errors.Join(s.SetReadBuffer(receiveBuffer), s.SetWriteBuffer(sendBuffer), s.SetDeadline(time.Now().Add(patience)))
+	}
+	var err error
+	l.Conn, err = nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(f.netns), nftables.WithSockOptions(prepare))
+	if err != nil {
+		return nil, fmt.Errorf("open netlink socket: %w", inWords(err))
+	}
+	return l, nil
+}
+
+// generation is the number of the namespace's ruleset: every change by anybody
+// makes it one more. It is never 0.
+func (l *link) generation() (uint32, error) {
+	const get = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN
+	header := []byte{unix.AF_UNSPEC, 0, 0, 0} // struct nfgenmsg
+	_, err := l.socket.Send(netlink.Message{Header: netlink.Header{Type: get, Flags: netlink.Request}, Data: header})
+	if err != nil {
+		return 0, fmt.Errorf("ask for generation: %w", inWords(err))
+	}
+	if err := l.widen(); err != nil {
+		return 0, err
+	}
+	answer, err := l.socket.Receive()
+	if err != nil {
+		return 0, fmt.Errorf("read generation: %w", inWords(err))
+	}
+	for _, m := range answer {
+		if len(m.Data) < len(header) {
+			continue
+		}
+		attributes, err := netlink.UnmarshalAttributes(m.Data[len(header):])
+		if err != nil {
+			return 0, fmt.Errorf("read generation: %w", err)
+		}
+		for _, a := range attributes {
+			if a.Type == unix.NFTA_GEN_ID && len(a.Data) == 4 {
+				return binary.BigEndian.Uint32(a.Data), nil
+			}
+		}
+	}
+	return 0, errors.New("read generation: the kernel's answer has none")
+}
+
+// widen looks at a waiting message with a large buffer. The kernel takes the
+// largest buffer that it has seen for the size of its answers, and walks a set
+// from its beginning for every one of them: with the small buffers of the
+// library a listing takes several times as long.
+func (l *link) widen() error {
+	raw, err := l.socket.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("reach netlink socket: %w", err)
+	}
+	var failed error
+	buffer := make([]byte, 32<<10)
+	err = raw.Read(func(fd uintptr) bool {
+		_, _, failed = unix.Recvfrom(int(fd), buffer, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return !errors.Is(failed, unix.EAGAIN)
+	})
+	if err := errors.Join(err, failed); err != nil {
+		return fmt.Errorf("read netlink socket: %w", err)
+	}
+	return nil
+}
+
+// Supported tells why nftables cannot be used in the caller's network
+// namespace, nil when it can. It makes and removes a table with all that a
+// policy needs in one step, so that there is nothing to see of it.
+func Supported() error {
+	conn, err := (&Filter{}).dial(context.Background())
+	if err != nil {
+		return fmt.Errorf("try nftables: %w", err)
+	}
+	defer conn.CloseLasting()
+	table := &nftables.Table{Name: dataplane.TableName + "-probe", Family: nftables.TableFamilyINet}
+	w := writer{conn: conn.Conn, table: table}
+	w.addTable()
+	probe, err := build(&dataplane.Ruleset{Sets: []dataplane.AddressSet{{Name: "probe"}}}, Observe)
+	if err != nil {
+		return fmt.Errorf("try nftables: %w", err)
+	}
+	w.create(probe)
+	conn.DelTable(table)
+	if err := w.flush(); err != nil {
+		return fmt.Errorf("try nftables: %w", err)
+	}
+	return nil
+}
+
+// inWords says what the kernel's refusals mean.
+func inWords(err error) error {
+	switch {
+	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
+		return fmt.Errorf("root (CAP_NET_ADMIN) is needed: %w", err)
+	case errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT):
+		return fmt.Errorf("this kernel has no nftables, or not all of it (modules nf_tables, nft_ct): %w", err)
+	case errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EMSGSIZE):
+		return fmt.Errorf("the rules do not fit into the netlink socket's buffers: %w", err)
+	case errors.Is(err, unix.ETIMEDOUT):
+		return fmt.Errorf("the kernel did not answer: %w", err)
+	default:
+		return err
+	}
+}

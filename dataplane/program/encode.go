@@ -1,0 +1,97 @@
+package program
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weirproject/weir/api"
+	"github.com/weirproject/weir/bpf"
+)
+
+// Fields named Be hold network order: the bytes lie in memory as on the wire.
+
+func encodeAddress(a netip.Addr) (e bpf.BalanceAddress) {
+	for i, raw := 0, a.As16(); i < len(e.WordBe); i++ {
+		e.WordBe[i] = binary.NativeEndian.Uint32(raw[4*i:])
+	}
+	return e
+}
+
+func decodeAddress(e bpf.BalanceAddress) netip.Addr {
+	var raw [16]byte
+	for i, word := range e.WordBe {
+		binary.NativeEndian.PutUint32(raw[4*i:], word)
+	}
+	return netip.AddrFrom16(raw).Unmap()
+}
+
+// swapPort turns a port into network order and back.
+func swapPort(port uint16) uint16 {
+	return binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, port))
+}
+
+func encodeFrontend(f netip.AddrPort, protocol uint8) bpf.BalanceFrontendKey {
+	return bpf.BalanceFrontendKey{Addr: encodeAddress(f.Addr()), PortBe: swapPort(f.Port()), Protocol: protocol}
+}
+
+func decodeFrontend(k bpf.BalanceFrontendKey) netip.AddrPort {
+	return netip.AddrPortFrom(decodeAddress(k.Addr), swapPort(k.PortBe))
+}
+
+func encodePrefix(p netip.Prefix) (net, mask bpf.BalanceAddress) {
+	bits := p.Bits()
+	if p.Addr().Is4() {
+		bits += 96
+	}
+	var raw [16]byte
+	for i := range bits {
+		raw[i/8] |= 0x80 >> (i % 8)
+	}
+	return encodeAddress(p.Masked().Addr()), encodeAddress(netip.AddrFrom16(raw))
+}
+
+// protocols by their numbers on the wire.
+var protocols = map[api.Protocol]uint8{api.TCP: unix.IPPROTO_TCP, api.UDP: unix.IPPROTO_UDP}
+
+var balances = map[api.Balance]bpf.BalanceBalance{
+	api.Random: bpf.BalanceBalanceBALANCE_RANDOM,
+	api.Maglev: bpf.BalanceBalanceBALANCE_MAGLEV,
+}
+
+const stateAbsent = bpf.BalanceBackendStateBACKEND_ABSENT
+
+var states = map[api.BackendState]bpf.BalanceBackendState{
+	api.Down:     bpf.BalanceBackendStateBACKEND_DOWN,
+	api.Draining: bpf.BalanceBackendStateBACKEND_DRAINING,
+	api.Up:       bpf.BalanceBackendStateBACKEND_UP,
+}
+
+// keyOf finds the word for what the kernel holds.
+func keyOf[K ~string, V comparable](words map[K]V, value V) K {
+	for k, v := range words {
+		if v == value {
+			return k
+		}
+	}
+	return ""
+}
+
+func encodeName(name string) (n bpf.BalanceServiceName) {
+	copy(n.Text[:], name)
+	return n
+}
+
+func decodeName(n *bpf.BalanceServiceName) string {
+	text, _, _ := bytes.Cut(n.Text[:], []byte{0})
+	return string(text)
+}
+
+// run is where the slots of a service lie.
+type run struct{ first, count uint32 }
+
+func (r run) encode() uint64 { return uint64(r.first)<<32 | uint64(r.count) }
+
+func decodeRun(word uint64) run { return run{uint32(word >> 32), uint32(word)} }

@@ -1,0 +1,94 @@
+package program
+
+import (
+	"sync/atomic"
+
+	"github.com/weirproject/weir/bpf"
+)
+
+// recover learns from the maps what an earlier process has put there: which
+// ids and slots are in use, and by whom. It writes nothing.
+func (b *Balancer) recover() {
+	b.entries = map[string]*entry{}
+	byID := map[uint32]*entry{}
+	var runs []run
+	taken := make([]bool, len(b.cells.slots))
+	for id := range b.cells.services {
+		cell, name := &b.cells.services[id], decodeName(&b.cells.names[id])
+		if id == 0 || cell.Balance == 0 || name == "" || b.entries[name] != nil {
+			continue
+		}
+		e := &entry{id: uint32(id), ids: map[endpoint]uint32{}, states: map[endpoint]bpf.BalanceBackendState{}}
+		if r := decodeRun(cell.Run); claim(taken, r) {
+			e.run = r
+			runs = append(runs, r)
+		}
+		b.entries[name], byID[e.id] = e, e
+	}
+	usedServices, usedBackends := map[uint32]bool{}, map[uint32]bool{}
+	for id := range byID {
+		usedServices[id] = true
+	}
+	for id := range b.cells.backends {
+		cell := &b.cells.backends[id]
+		e := byID[cell.Service]
+		if id == 0 || e == nil || cell.State == stateAbsent {
+			continue
+		}
+		if _, twice := e.ids[endpointOf(cell)]; !twice {
+			e.ids[endpointOf(cell)] = uint32(id)
+			usedBackends[uint32(id)] = true
+		}
+	}
+	b.ids = newIDs(uint32(len(b.cells.services)), usedServices)
+	b.backends = newIDs(uint32(len(b.cells.backends)), usedBackends)
+	b.slots = newRuns(uint32(len(b.cells.slots)), runs)
+}
+
+// claim marks the run's slots as taken; it refuses a run that no sane writer
+// has made.
+func claim(taken []bool, r run) bool {
+	if r.count == 0 || uint64(r.first)+uint64(r.count) > uint64(len(taken)) {
+		return false
+	}
+	span := taken[r.first : r.first+r.count]
+	for _, t := range span {
+		if t {
+			return false
+		}
+	}
+	for i := range span {
+		span[i] = true
+	}
+	return true
+}
+
+// sweep clears, once, what an earlier process left unfinished when it was
+// killed: records that nobody can find by name, backends of no service. Then
+// it waits until no program can hold an id that the earlier process retired.
+func (b *Balancer) sweep() {
+	if !b.adopted {
+		return
+	}
+	b.adopted = false
+	services, backends := map[uint32]bool{}, map[uint32]bool{}
+	for _, e := range b.entries {
+		services[e.id] = true
+		for _, id := range e.ids {
+			backends[id] = true
+		}
+	}
+	for id := range b.cells.services {
+		if cell := &b.cells.services[id]; !services[uint32(id)] && *cell != (bpf.BalanceService{}) {
+			atomic.StoreUint64(&cell.Run, 0)
+			storeBalance(cell, 0)
+			b.cells.names[id] = bpf.BalanceServiceName{}
+		}
+	}
+	for id := range b.cells.backends {
+		if cell := &b.cells.backends[id]; !backends[uint32(id)] && cell.State != stateAbsent {
+			storeState(cell, stateAbsent)
+		}
+	}
+	b.grace()
+}

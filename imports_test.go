@@ -1,0 +1,109 @@
+package weir
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/weirproject/weir/"
+
+// mayImport says which of our packages each package may import, its tests
+// aside. A new package is a decision: it gets a row.
+var mayImport = map[string][]string{
+	"api":               {},
+	"api/client":        {"api"},
+	"document":          {"api"},
+	"version":           {},
+	"bpf":               {},
+	"dataplane":         {"api"},
+	"dataplane/link":    {"dataplane"},
+	"dataplane/nft":     {"api", "dataplane"},
+	"dataplane/program": {"api", "dataplane", "bpf"},
+	"vip":               {"api", "dataplane"},
+	"dnsproxy":          {"api"},
+	"zones":             {"api", "dataplane"},
+	"agent/health":      {"api"},
+	"agent": {
+		"api", "api/client", "document", "version", "dataplane", "dataplane/link", "dataplane/nft", "dataplane/program",
+		"vip", "dnsproxy", "zones", "agent/health",
+	},
+	"testenv":        {"api", "document"},
+	"cmd/weir":       {"api", "api/client", "version"},
+	"cmd/weir-agent": {"agent", "document", "version"},
+	"cmd/weir-lab":   {"testenv", "document", "version"},
+}
+
+// homes says where a heavy module may be imported: a folder and those below it.
+var homes = map[string][]string{
+	"github.com/cilium/ebpf":                  {"bpf", "dataplane/program"},
+	"github.com/google/nftables":              {"dataplane/nft", "testenv"},
+	"github.com/vishvananda/netlink":          {"dataplane/link", "testenv"},
+	"github.com/vishvananda/netns":            {"testenv"},
+	"github.com/miekg/dns":                    {"dnsproxy"},
+	"go.yaml.in/yaml/v3":                      {"document", "cmd/weir"},
+	"github.com/fsnotify/fsnotify":            {"agent"},
+	"github.com/prometheus/client_golang":     {"agent", "dnsproxy"},
+	"github.com/coreos/go-systemd/v22/daemon": {"cmd/weir-agent"},
+	"github.com/spf13/cobra":                  {"cmd"},
+}
+
+func TestPackagesImportOnlyWhatTheTableAllows(t *testing.T) {
+	for name, imports := range packages(t) {
+		allowed, known := mayImport[name]
+		if !known {
+			t.Errorf("package %s has no row in mayImport", name)
+		}
+		for _, path := range imports {
+			if ours, ok := strings.CutPrefix(path, module); ok && !slices.Contains(allowed, ours) {
+				t.Errorf("%s imports %s, which its row does not allow", name, ours)
+			}
+			for heavy, folders := range homes {
+				if (path == heavy || strings.HasPrefix(path, heavy+"/")) && !slices.ContainsFunc(folders, func(f string) bool { return name == f || strings.HasPrefix(name, f+"/") }) {
+					t.Errorf("%s imports %s, whose home is %s", name, path, strings.Join(folders, ", "))
+				}
+			}
+			if name == "api" && strings.Contains(path, ".") {
+				t.Errorf("api imports %s, but may use the standard library only", path)
+			}
+		}
+	}
+}
+
+func TestEveryRowHasItsPackage(t *testing.T) {
+	found := packages(t)
+	for name := range mayImport {
+		if _, ok := found[name]; !ok {
+			t.Errorf("mayImport has a row for %s, which is not there", name)
+		}
+	}
+}
+
+// packages lists the module's packages with what they import.
+func packages(t *testing.T) map[string][]string {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports,GoFiles", "./...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	all := map[string][]string{}
+	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p struct {
+			ImportPath string
+			Imports    []string
+			GoFiles    []string
+		}
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if len(p.GoFiles) > 0 {
+			all[strings.TrimPrefix(p.ImportPath, module)] = p.Imports
+		}
+	}
+}
