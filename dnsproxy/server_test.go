@@ -205,7 +205,7 @@ func TestSetWhileQueriesRun(t *testing.T) {
 			select {
 			case <-stop:
 				return
-			default:
+			case <-time.After(50 * time.Microsecond): // leaves the clients a CPU where there is one only
 			}
 		}
 	})
