@@ -9,7 +9,8 @@ PREFIX ?= /usr/local
 
 # Debian packages, by what needs them.
 RUN_PACKAGES := iproute2 nftables dnsutils curl procps
-TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev
+TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev qemu-system-x86 busybox-static
+BENCH_PACKAGES := nftables iptables haproxy
 GENERATE_PACKAGES := clang-19 llvm-19 libbpf-dev
 LINT_PACKAGES := shellcheck git
 
@@ -27,8 +28,8 @@ stop: ## remove the demo
 
 test: build ## run every test; without root only the rings that need none
 	@if [ $$(id -u) = 0 ]; then \
-		scripts/need-packages $(TEST_PACKAGES) && \
-		WEIR_BIN=$(CURDIR)/bin WEIR_TEST_REQUIRE=$${WEIR_TEST_REQUIRE-root,bpf} go test -count=1 -race -timeout 15m -p 1 ./... ; \
+		scripts/need-packages $(TEST_PACKAGES) && scripts/need-kernel && \
+		WEIR_BIN=$(CURDIR)/bin WEIR_TEST_REQUIRE=$${WEIR_TEST_REQUIRE-root,bpf,vm} go test -count=1 -race -timeout 20m -p 1 ./... ; \
 	else \
 		echo "make test: not root, so only the tests without privilege run; the kernel's and the lab's need root" && \
 		CGO_ENABLED=0 go test ./... ; \
@@ -40,7 +41,7 @@ build: ## build every command into bin/, static
 
 generate: ## make the eBPF objects and their Go bindings anew
 	@scripts/need-packages $(GENERATE_PACKAGES)
-	@go generate ./bpf
+	@go generate ./bpf ./dataplane/...
 
 lint: ## gofmt, vet, staticcheck, shellcheck, and that generated files are current
 	@scripts/need-packages $(LINT_PACKAGES) $(GENERATE_PACKAGES)
@@ -50,15 +51,21 @@ lint: ## gofmt, vet, staticcheck, shellcheck, and that generated files are curre
 	@shellcheck .ci/run scripts/* examples/*.sh
 	@scripts/check-generated
 
-bench: ## run the benchmarks in this repository
+bench: build ## run the benchmarks, beside their peers where root allows (about an hour)
 	@go test -run '^$$' -bench . -benchmem ./...
+	@if [ $$(id -u) = 0 ]; then \
+		scripts/need-packages $(BENCH_PACKAGES) && \
+		bin/weir-bench compare && bin/weir-bench update && bin/weir-bench soak && bin/weir-bench ports ; \
+	else \
+		echo "make bench: not root, so virtual IPs are not compared with their peers" ; \
+	fi
 
 fuzz: ## fuzz every parser, FUZZTIME each (30s)
 	@scripts/fuzz $${FUZZTIME:-30s}
 
 install: build ## install the commands and the systemd unit below PREFIX (/usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/weir/state.d $(DESTDIR)/etc/systemd/system
-	install -m 755 $(addprefix bin/,$(COMMANDS)) $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(addprefix bin/,$(filter-out weir-bench,$(COMMANDS))) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 cmd/weir-agent/weir-agent.service $(DESTDIR)/etc/systemd/system
 
 .PHONY: help run stop test build generate lint bench fuzz install

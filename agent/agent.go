@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,13 +19,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/weirproject/weir/agent/health"
 	"github.com/weirproject/weir/api"
 )
 
 // repairInterval is how often the kernel is compared with what is wanted
 // although nothing changed.
 const repairInterval = 2 * time.Second
+
+// minPokeDelay keeps time alone from making passes one after the other.
+const minPokeDelay = 10 * time.Millisecond
 
 // Options of an Agent.
 type Options struct {
@@ -46,22 +47,28 @@ type Agent struct {
 	metrics *metrics
 	// registry gathers what every component counts.
 	registry *prometheus.Registry
-	health   *health.Checker
+	backends *backends
 	// order holds the components as they are applied.
 	order []*component
 	vips  *vipComponent
 	dns   *dnsComponent
+	edge  *edgeComponent
 
 	snapshot atomic.Pointer[api.Snapshot]
 	// lastPass is when the reconcilers ended a pass, in Unix nanoseconds.
 	lastPass atomic.Int64
-	wake     chan struct{}
+	wake     chan struct{} // asks for a pass of all
+	states   chan struct{} // asks for one of those that follow the backends' states
+	timer    *time.Timer   // asks for the same later
+	unkept   atomic.Bool   // what is known of backends has changed since it was written down
 
 	mu      sync.Mutex // guards what follows
 	source  string
 	refused []api.Refusal
 	// applied tells that every component has applied one snapshot.
 	applied bool
+	// nextPoke is what timer is set to.
+	nextPoke time.Time
 }
 
 // New prepares an agent; nothing in the kernel changes before Run.
@@ -71,14 +78,14 @@ func New(o Options) (*Agent, error) {
 	}
 	a := &Agent{
 		config: o.Config, log: o.Log, ready: o.Ready, started: time.Now(),
-		registry: prometheus.NewRegistry(), wake: make(chan struct{}, 1),
+		registry: prometheus.NewRegistry(), wake: make(chan struct{}, 1), states: make(chan struct{}, 1),
 	}
 	a.metrics = newMetrics(a.registry)
-	results, err := a.loadHealth()
-	if err != nil {
-		a.log.Warn("kept health results discarded", "error", err)
+	a.timer = time.AfterFunc(time.Hour, a.pokeStates)
+	var err error
+	if a.backends, err = a.newBackends(); err != nil {
+		return nil, err
 	}
-	a.health = health.New(health.Options{Log: a.log, Registerer: a.registry, OnChange: a.poke, Initial: results})
 	if err := a.newComponents(); err != nil {
 		return nil, err
 	}
@@ -97,7 +104,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.log.Warn("kept snapshot discarded", "error", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return a.health.Run(ctx) })
+	g.Go(func() error { return a.backends.health.Run(ctx) })
+	g.Go(func() error { return a.watchConnections(ctx) })
+	g.Go(func() error { return a.edge.run(ctx) })
 	g.Go(func() error { return a.serveAPI(ctx) })
 	g.Go(func() error { return a.serveMetrics(ctx) })
 	g.Go(func() error { return watchFolders(ctx, a.log, a.config.State, a.readState) })
@@ -118,16 +127,41 @@ func (a *Agent) poke() {
 	}
 }
 
+// pokeStates asks for a pass of the reconcilers that follow the backends'
+// states; it never blocks.
+func (a *Agent) pokeStates() {
+	select {
+	case a.states <- struct{}{}:
+	default:
+	}
+}
+
+// pokeAt does the same at a time, but no sooner than a moment from now. The
+// next pass asks again for what is later.
+func (a *Agent) pokeAt(at time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.nextPoke.After(time.Now()) && a.nextPoke.Before(at) {
+		return
+	}
+	a.nextPoke = at
+	a.timer.Reset(max(time.Until(at), minPokeDelay))
+}
+
 // reconcile applies the snapshot whenever something changed, and now and then
 // without a reason, to find and repair drift.
 func (a *Agent) reconcile(ctx context.Context) error {
 	ticker := time.NewTicker(repairInterval)
 	defer ticker.Stop()
-	announced := false
+	announced, statesAlone := false, false
+	var checked *api.Snapshot
 	for {
 		if s := a.snapshot.Load(); s != nil {
-			a.health.Set(healthTargets(s))
-			a.applyAll(ctx, s)
+			if s != checked {
+				a.backends.health.Set(healthTargets(s))
+				checked = s
+			}
+			a.applyAll(ctx, s, statesAlone)
 			if a.appliedAll() && !announced && a.ready != nil {
 				announced = true
 				a.ready()
@@ -138,7 +172,11 @@ func (a *Agent) reconcile(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-a.wake:
+			statesAlone = false
 		case <-ticker.C:
+			statesAlone = false
+		case <-a.states:
+			statesAlone = true
 		}
 	}
 }
@@ -169,7 +207,7 @@ func (a *Agent) readState() {
 	a.poke()
 }
 
-func (a *Agent) snapshotPath() string { return filepath.Join(a.config.DataDir, "snapshot.json") }
+func (a *Agent) snapshotPath() string { return a.dataPath("snapshot.json") }
 
 // loadSnapshot takes over the last snapshot on disk, which is in force until
 // the files have been read.

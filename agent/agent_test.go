@@ -131,8 +131,10 @@ func TestABadConfigurationIsRefusedByKey(t *testing.T) {
 	for key, change := range map[string]func(*Config){
 		"node.name":     func(c *Config) { c.Node.Name = "" },
 		"state":         func(c *Config) { c.State = nil },
-		"vip.dataplane": func(c *Config) { c.VIP.Dataplane = "ipvs" },
+		"vip.dataplane": func(c *Config) { c.VIP.Dataplane = "magic" },
 		"zones.mode":    func(c *Config) { c.Zones.Mode = "maybe" },
+		"vip.edge.mode": func(c *Config) { c.VIP.Edge.Mode = "fast" },
+		"vip.edge.vrid": func(c *Config) { c.VIP.Edge.VRID = 256 },
 		"vip.range":     func(c *Config) { c.VIP.Range = c.VIP.Range6 },
 		"dns.listen[0]": func(c *Config) { c.DNS.Listen[0] = c.VIP.Range6.Addr() },
 	} {

@@ -1,12 +1,16 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
 	"github.com/weirproject/weir/dataplane"
+	"github.com/weirproject/weir/dataplane/deliver"
+	"github.com/weirproject/weir/dataplane/edge"
+	"github.com/weirproject/weir/dataplane/ipvs"
 	"github.com/weirproject/weir/dataplane/link"
 	"github.com/weirproject/weir/dataplane/nft"
 	"github.com/weirproject/weir/dataplane/program"
@@ -21,10 +25,23 @@ func Cleanup(c Config) (removed []string, err error) {
 	}
 	defer unlock()
 	var faults []error
+	for name, cleanup := range map[string]func(string) (int, error){"edge": edge.Cleanup, "deliver": deliver.Cleanup} {
+		dir := filepath.Join(dataplane.PinRoot, name)
+		if n, err := cleanup(dir); err != nil {
+			faults = append(faults, fmt.Errorf("remove the packet programs below %s: %w", dir, err))
+		} else if n > 0 {
+			removed = append(removed, fmt.Sprintf("%d pinned eBPF objects below %s", n, dir))
+		}
+	}
 	if n, err := program.Cleanup(dataplane.PinRoot); err != nil {
 		faults = append(faults, fmt.Errorf("remove eBPF programs and maps: %w", err))
 	} else if n > 0 {
 		removed = append(removed, fmt.Sprintf("%d pinned eBPF objects below %s", n, dataplane.PinRoot))
+	}
+	if n, err := ipvs.Cleanup(context.Background(), ipvs.CleanupOptions{Ranges: c.ranges(), SysctlFile: filepath.Join(c.DataDir, sysctlFile)}); err != nil {
+		faults = append(faults, fmt.Errorf("remove IPVS services: %w", err))
+	} else if n > 0 {
+		removed = append(removed, fmt.Sprintf("%d objects of IPVS", n))
 	}
 	if found, err := nft.Cleanup(); err != nil {
 		faults = append(faults, fmt.Errorf("remove the nftables table: %w", err))

@@ -34,10 +34,37 @@ type NodeConfig struct {
 
 // VIPConfig configures the load balancer.
 type VIPConfig struct {
-	Dataplane string       `json:"dataplane"` // auto, ebpf or off
+	Dataplane string       `json:"dataplane"` // auto, ebpf, ipvs or off
 	Range     netip.Prefix `json:"range"`     // named VIPs' IPv4 addresses
 	Range6    netip.Prefix `json:"range6"`    // and their IPv6 addresses
 	Cgroup    string       `json:"cgroup"`    // auto: the root of the cgroup v2 hierarchy
+	Edge      EdgeConfig   `json:"edge"`
+	// Tunnels are the interfaces on which tunnels from edge nodes arrive, where
+	// the node has backends of edge services; empty: those with its addresses.
+	Tunnels []string `json:"tunnels"`
+}
+
+// EdgeConfig makes the node one of those through which clients outside reach
+// services.
+type EdgeConfig struct {
+	// Interfaces on which the clients' packets arrive; none: no edge node.
+	Interfaces []string `json:"interfaces"`
+	Mode       string   `json:"mode"` // auto, native, generic or tcx
+	// Announce makes the node take the virtual addresses on these interfaces'
+	// segments by ARP and neighbour discovery, when no other edge node has them.
+	Announce bool `json:"announce"`
+	// VRID tells the fleet's edge nodes from other VRRP routers on the segment.
+	VRID uint16 `json:"vrid"` // 1 to 255
+	// Order of the edge nodes that own the addresses, by name; those left out
+	// come after, by name.
+	Order []string `json:"order"`
+	// Preempt gives the addresses back to an earlier node of the order that
+	// returns.
+	Preempt bool `json:"preempt"`
+	// Hook is a folder for routing daemons, and HookCommand is run with
+	// WEIR_VIP and WEIR_STATE when a virtual address comes up or goes down.
+	Hook        string   `json:"hook"`
+	HookCommand []string `json:"hook_command"`
 }
 
 // DNSConfig configures the DNS proxy. Without listen addresses it is off.
@@ -86,7 +113,7 @@ func DefaultConfig() Config {
 	return Config{
 		Node:    NodeConfig{Name: name, Role: api.RoleAgent},
 		State:   []string{"/etc/weir/state.d"},
-		VIP:     VIPConfig{Dataplane: "auto", Range: netip.MustParsePrefix("198.18.0.0/15"), Range6: netip.MustParsePrefix("fd77:6569:7200::/112"), Cgroup: "auto"},
+		VIP:     VIPConfig{Dataplane: "auto", Range: netip.MustParsePrefix("198.18.0.0/15"), Range6: netip.MustParsePrefix("fd77:6569:7200::/112"), Cgroup: "auto", Edge: EdgeConfig{Mode: "auto", VRID: 77}},
 		DNS:     DNSConfig{Listen: []netip.Addr{netip.MustParseAddr("169.254.53.53")}, Port: 53, Domain: "weir.internal", Aliases: []string{"mesos"}},
 		Zones:   ZonesConfig{Backend: "auto", Mode: "enforce"},
 		Metrics: MetricsConfig{Listen: "127.0.0.1:9465"},
@@ -106,8 +133,17 @@ func (c Config) Validate() error {
 	if len(c.State) == 0 {
 		return fault("state", "is empty: give the folder with the state documents")
 	}
-	if err := choice("vip.dataplane", c.VIP.Dataplane, "auto", "ebpf", "off"); err != nil {
+	if err := choice("vip.dataplane", c.VIP.Dataplane, "auto", "ebpf", "ipvs", "off"); err != nil {
 		return err
+	}
+	if err := choice("vip.edge.mode", c.VIP.Edge.Mode, "auto", "native", "generic", "tcx"); err != nil {
+		return err
+	}
+	if c.VIP.Edge.VRID < 1 || c.VIP.Edge.VRID > 255 {
+		return fault("vip.edge.vrid", "%d is not within 1 to 255", c.VIP.Edge.VRID)
+	}
+	if len(c.VIP.Edge.HookCommand) > 0 && c.VIP.Edge.Hook == "" {
+		return fault("vip.edge.hook_command", "needs vip.edge.hook, the folder that the hook writes to")
 	}
 	if err := choice("zones.backend", c.Zones.Backend, "auto", "nftables"); err != nil {
 		return err

@@ -125,6 +125,8 @@ func (d *dnsComponent) start(ctx context.Context) error {
 	return nil
 }
 
+func (d *dnsComponent) followsStates() bool { return true }
+
 func (d *dnsComponent) detail() string {
 	if d.proxy == nil {
 		return "no dns.listen address: no proxy"

@@ -1,12 +1,18 @@
 package agent
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/weirproject/weir/agent/drain"
 	"github.com/weirproject/weir/agent/health"
+	"github.com/weirproject/weir/agent/outlier"
 	"github.com/weirproject/weir/api"
+	"github.com/weirproject/weir/vip"
 )
 
 // healthFile is what outlives the agent, but not the machine: after a boot no
@@ -14,28 +20,67 @@ import (
 type healthFile struct {
 	Boot    string          `json:"boot"`
 	Results []health.Result `json:"results"`
+	Drains  []drain.Start   `json:"drains,omitempty"`
 }
 
-func (a *Agent) healthPath() string { return filepath.Join(a.config.DataDir, "health.json") }
+func (a *Agent) dataPath(file string) string { return filepath.Join(a.config.DataDir, file) }
 
 func bootID() string {
 	data, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(data))
 }
 
-// loadHealth returns the results of the agent that ran before on this boot, so
-// that a restart takes no live backend out.
-func (a *Agent) loadHealth() ([]health.Result, error) {
+// newBackends starts from what the agent that ran before on this boot has
+// found out, so that a restart takes no live backend out and lets no drain
+// begin anew.
+func (a *Agent) newBackends() (*backends, error) {
 	var f healthFile
-	found, err := load(a.healthPath(), &f)
-	if err != nil || !found || f.Boot != bootID() {
-		return nil, err
+	found, err := load(a.dataPath("health.json"), &f)
+	if err != nil {
+		a.log.Warn("kept health results discarded", "error", err)
 	}
-	return f.Results, nil
+	if !found || f.Boot != bootID() {
+		f = healthFile{}
+	}
+	b := &backends{
+		drains: drain.New(f.Drains), outlier: outlier.New(outlier.Options{Log: a.log, Registerer: a.registry}),
+		byHand: map[handDrain]bool{}, touched: map[vip.ServiceRef]bool{},
+	}
+	var byHand []handDrain
+	if _, err := load(a.dataPath("drains.json"), &byHand); err != nil {
+		return nil, fmt.Errorf("read the drains by hand: %w", err)
+	}
+	for _, d := range byHand {
+		b.byHand[d] = true
+	}
+	b.health = health.New(health.Options{
+		Log: a.log, Registerer: a.registry, Initial: f.Results,
+		OnChange: func(t health.Target) {
+			b.touch(t.Service, t.Protocol)
+			a.unkept.Store(true)
+			a.pokeStates()
+		},
+	})
+	return b, nil
 }
 
-func (a *Agent) saveHealth() error {
-	return save(a.healthPath(), healthFile{Boot: bootID(), Results: a.health.Results()})
+// keepBackends writes down what a restart must know, when it has changed.
+func (a *Agent) keepBackends() {
+	if !a.unkept.Swap(false) {
+		return
+	}
+	f := healthFile{Boot: bootID(), Results: a.backends.health.Results(), Drains: a.backends.drains.Starts()}
+	if err := save(a.dataPath("health.json"), f); err != nil {
+		a.log.Warn("health results not kept", "error", err)
+	}
+}
+
+// saveHandDrains keeps them over a restart and a boot, until they are undone.
+func (a *Agent) saveHandDrains() error {
+	if err := save(a.dataPath("drains.json"), a.backends.handDrains()); err != nil {
+		return fmt.Errorf("keep the drains by hand: %w", err)
+	}
+	return nil
 }
 
 // healthTargets are the backends that this node checks: of a standalone agent,
@@ -54,4 +99,19 @@ func healthTargets(s *api.Snapshot) []health.Target {
 		}
 	}
 	return targets
+}
+
+// namespaceCookie identifies the thread's network namespace, as eBPF programs
+// see it.
+func namespaceCookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return 0, errNoCookie
+	}
+	return cookie, nil
 }

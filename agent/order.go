@@ -15,7 +15,9 @@ import (
 //
 //  1. zones: nothing new is reachable before the rules that judge it.
 //  2. vip: a virtual IP leads to backends only once they are judged.
-//  3. dns: a name is published only after its virtual IP is programmed, so
+//  3. delivery: a node takes packets out of tunnels before it sends any.
+//  4. edge: clients from outside get in only when the way behind is there.
+//  5. dns: a name is published only after its virtual IP is programmed, so
 //     that whoever resolves it can connect at once.
 //
 // Each component is compared with the kernel in every pass. One that fails
@@ -30,14 +32,20 @@ func (a *Agent) newComponents() error {
 	if err != nil {
 		return err
 	}
+	edge, err := a.newEdge(vips)
+	if err != nil {
+		return err
+	}
 	dns, err := a.newDNS(vips)
 	if err != nil {
 		return err
 	}
-	a.vips, a.dns = vips, dns
+	a.vips, a.edge, a.dns = vips, edge, dns
 	a.order = []*component{
 		{reconciler: zones, status: api.ComponentStatus{Name: "zones"}},
 		{reconciler: vips, status: api.ComponentStatus{Name: "vip"}},
+		{reconciler: &deliveryComponent{agent: a, vips: vips}, status: api.ComponentStatus{Name: "delivery"}},
+		{reconciler: edge, status: api.ComponentStatus{Name: "edge"}},
 		{reconciler: dns, status: api.ComponentStatus{Name: "dns"}},
 	}
 	return nil
@@ -49,6 +57,9 @@ type reconciler interface {
 	// backend names what does the work.
 	backend() string
 	apply(ctx context.Context, s *api.Snapshot) (dataplane.Changes, error)
+	// followsStates tells that it depends on the backends' states, so that it is
+	// applied also when these alone have changed.
+	followsStates() bool
 	// detail is one phrase about what is applied.
 	detail() string
 	// close lets go without undoing anything.
@@ -60,10 +71,14 @@ type component struct {
 	status api.ComponentStatus // guarded by Agent.mu
 }
 
-// applyAll runs one pass of every component.
-func (a *Agent) applyAll(ctx context.Context, s *api.Snapshot) {
+// applyAll runs one pass of every component, or of those that follow the
+// backends' states: these must not wait for what others have to compare.
+func (a *Agent) applyAll(ctx context.Context, s *api.Snapshot, statesAlone bool) {
 	all := true
 	for _, c := range a.order {
+		if statesAlone && !c.followsStates() {
+			continue
+		}
 		start := time.Now()
 		changes, err := c.apply(ctx, s)
 		if ctx.Err() != nil {
@@ -72,7 +87,7 @@ func (a *Agent) applyAll(ctx context.Context, s *api.Snapshot) {
 		all = all && err == nil
 		a.record(c, s.Revision, changes, err, time.Since(start))
 	}
-	if all {
+	if all && !statesAlone {
 		a.mu.Lock()
 		a.applied = true
 		a.mu.Unlock()

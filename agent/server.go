@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/weirproject/weir/api"
@@ -18,8 +17,9 @@ import (
 	"github.com/weirproject/weir/zones"
 )
 
-// serveAPI serves the node's local API on the socket until ctx ends. The API
-// only reads: wanted state is written by nobody but the files' owner.
+// serveAPI serves the node's local API on the socket until ctx ends. Wanted
+// state is written by nobody but the files' owner; all that the API changes is
+// which backends this node drains.
 func (a *Agent) serveAPI(ctx context.Context) error {
 	path := filepath.Join(a.config.RunDir, "agent.sock")
 	// We hold the lock, so a socket that is here belongs to an agent that died.
@@ -42,6 +42,10 @@ func (a *Agent) handler() http.Handler {
 	mux.HandleFunc("GET "+client.PathStatus, answer(func(*http.Request) (any, error) { return a.Status(), nil }))
 	mux.HandleFunc("GET "+client.PathVIPs, answer(func(*http.Request) (any, error) { return a.vipStatuses() }))
 	mux.HandleFunc("GET "+client.PathVIPs+"/{name}", answer(a.showVIP))
+	mux.HandleFunc("GET "+client.PathVIPExplain, answer(a.explainVIP))
+	mux.HandleFunc("GET "+client.PathVIPTrace, answer(a.traceVIP))
+	mux.HandleFunc("GET "+client.PathConnections, answer(a.listConnections))
+	mux.HandleFunc("POST "+client.PathDrain, answer(a.drain))
 	mux.HandleFunc("GET "+client.PathDNSQuery, answer(a.queryDNS))
 	mux.HandleFunc("GET "+client.PathZonesExplain, answer(a.explainZones))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -102,33 +106,6 @@ func problem(w http.ResponseWriter, status int, err error) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(client.Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: err.Error()})
-}
-
-func (a *Agent) vipStatuses() ([]api.VIPStatus, error) {
-	s := a.snapshot.Load()
-	if s == nil {
-		return nil, &httpError{http.StatusServiceUnavailable, errNotReady}
-	}
-	return a.vips.statuses(s)
-}
-
-func (a *Agent) showVIP(r *http.Request) (any, error) {
-	all, err := a.vipStatuses()
-	if err != nil {
-		return nil, err
-	}
-	name, protocol := r.PathValue("name"), api.Protocol(r.FormValue("protocol"))
-	all = slices.DeleteFunc(all, func(v api.VIPStatus) bool {
-		named := v.Name+"."+v.Namespace == name || v.Name == name && v.Namespace == api.DefaultNamespace
-		return !named || protocol != "" && v.Protocol != protocol
-	})
-	switch len(all) {
-	case 0:
-		return nil, &httpError{http.StatusNotFound, fmt.Errorf("there is no service %q; see weir vip list", name)}
-	case 1:
-		return all[0], nil
-	}
-	return nil, &httpError{http.StatusConflict, fmt.Errorf("%q is a tcp and a udp service: add protocol=tcp or protocol=udp", name)}
 }
 
 func (a *Agent) queryDNS(r *http.Request) (any, error) {

@@ -36,7 +36,7 @@ func buildSnapshot(c Config, d *documents, old *api.Snapshot) (*api.Snapshot, er
 		source := d.sources[sourceKey(d.policy)]
 		faults = append(faults, source.Locate(zones.Check(d.policy, s.Nodes)))
 	}
-	_, skipped := vip.Compile(s, vip.Options{Ranges: c.ranges()})
+	skipped := vip.Check(s)
 	for _, skip := range skipped {
 		source := d.sources["service "+skip.Service+"/"+string(skip.Protocol)]
 		faults = append(faults, source.Errorf(skip.Field, "%s", skip.Reason))

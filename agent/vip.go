@@ -8,48 +8,98 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-
-	"github.com/prometheus/client_golang/prometheus"
+	"time"
 
 	"github.com/weirproject/weir/api"
 	"github.com/weirproject/weir/dataplane"
+	"github.com/weirproject/weir/dataplane/ipvs"
 	"github.com/weirproject/weir/dataplane/program"
 	"github.com/weirproject/weir/vip"
 )
 
-// vipComponent makes the kernel balance the services' virtual IPs.
+// vipComponent makes the kernel balance the services' virtual IPs. It compiles
+// the tables of edge and delivery as well, which are applied after it.
 type vipComponent struct {
 	agent    *Agent
 	balancer dataplane.Balancer // nil: off
+	why      string             // this balancer
 	ranges   []netip.Prefix
-	// lastUp is what the health file holds, to write it only on a change.
-	lastUp map[string]api.BackendState
+	compiler vip.Compiler
+	compiled *api.Snapshot // by the compiler
+	started  bool
+	bases    map[string]*vip.Base // that are on disk
 
 	mu         sync.Mutex // guards what follows
-	table      dataplane.Table
+	result     vip.Result
 	programmed map[string]bool // dataplane.Service names that the kernel holds
 }
 
+// sysctlFile keeps what the kernel's settings were before us.
+const sysctlFile = "ipvs-sysctls.json"
+
 func (a *Agent) newVIPs() (*vipComponent, error) {
-	v := &vipComponent{agent: a, ranges: a.config.ranges(), programmed: map[string]bool{}}
-	if a.config.VIP.Dataplane == "off" {
-		return v, nil
+	v := &vipComponent{agent: a, ranges: a.config.ranges(), programmed: map[string]bool{}, bases: a.loadBases()}
+	if err := v.pickBalancer(); err != nil {
+		return nil, err
 	}
-	cgroup := a.config.VIP.Cgroup
-	if cgroup == "auto" {
-		var err error
-		if cgroup, err = program.CgroupRoot(); err != nil {
-			return nil, fmt.Errorf("find the cgroup to attach to (vip.cgroup): %w", err)
+	if v.balancer != nil {
+		a.log.Info("data plane picked", "backend", v.balancer.Backend(), "reason", v.why)
+		a.registry.MustRegister(vipCollector{v})
+	}
+	return v, nil
+}
+
+// pickBalancer takes eBPF where it works and IPVS where it does not, or what
+// the configuration says; never both.
+func (v *vipComponent) pickBalancer() error {
+	log, wanted := v.agent.log.With("component", "vip"), v.agent.config.VIP.Dataplane
+	if wanted == "off" {
+		v.why = "vip.dataplane is off"
+		return nil
+	}
+	var unfit error
+	if wanted != "ipvs" {
+		cgroup, err := v.agent.cgroup()
+		if err == nil {
+			var b *program.Balancer
+			if b, err = program.New(program.Options{Cgroup: cgroup, Log: log, VerifyEvery: repairInterval}); err == nil {
+				v.balancer, v.why = b, "eBPF works at the cgroup "+cgroup
+				return nil
+			}
+		}
+		if wanted == "ebpf" {
+			return fmt.Errorf("load the eBPF load balancer (set vip.dataplane to ipvs or off to go without): %w", err)
+		}
+		unfit = err
+	}
+	o := ipvs.Options{Log: log, SysctlFile: v.agent.dataPath(sysctlFile)}
+	for _, address := range v.agent.config.Node.Addresses {
+		if address.Is4() && !o.Source4.IsValid() {
+			o.Source4 = address
+		} else if address.Is6() && !o.Source6.IsValid() {
+			o.Source6 = address
 		}
 	}
-	balancer, err := program.New(program.Options{Cgroup: cgroup, Log: a.log.With("component", "vip")})
+	b, err := ipvs.New(o)
 	if err != nil {
-		return nil, fmt.Errorf("load the eBPF load balancer (set vip.dataplane to off to go without): %w", err)
+		return errors.Join(unfit, fmt.Errorf("open IPVS (set vip.dataplane to off to go without): %w", err))
 	}
-	v.balancer = balancer
-	a.log.Info("data plane picked", "backend", balancer.Backend(), "cgroup", cgroup)
-	a.registry.MustRegister(vipCollector{v})
-	return v, nil
+	if v.balancer, v.why = b, "vip.dataplane is ipvs"; unfit != nil {
+		v.why = fmt.Sprintf("eBPF does not work here: %v", unfit)
+	}
+	return nil
+}
+
+// cgroup is the folder below which processes are balanced.
+func (a *Agent) cgroup() (string, error) {
+	if a.config.VIP.Cgroup != "auto" {
+		return a.config.VIP.Cgroup, nil
+	}
+	root, err := program.CgroupRoot()
+	if err != nil {
+		return "", fmt.Errorf("find the cgroup to attach to (vip.cgroup): %w", err)
+	}
+	return root, nil
 }
 
 func (v *vipComponent) backend() string {
@@ -59,17 +109,46 @@ func (v *vipComponent) backend() string {
 	return v.balancer.Backend()
 }
 
-func (v *vipComponent) state(service string, protocol api.Protocol, backend netip.AddrPort) (api.BackendState, string) {
-	return v.agent.health.State(service, protocol, backend)
+// compile makes the tables of what changed, and asks to be woken when time
+// alone will change them.
+func (v *vipComponent) compile(s *api.Snapshot) vip.Result {
+	now, states := time.Now(), v.agent.backends
+	changed, drained := states.setDrains(now, s)
+	if changed {
+		v.agent.unkept.Store(true)
+	}
+	initial := v.bases
+	if v.started {
+		initial = nil
+	}
+	v.started = true
+	result := v.compiler.Compile(s, vip.Options{
+		Ranges: v.ranges, State: states.state, Drained: states.drained, UpSince: states.upSince, Now: now,
+		Edge: v.agent.edgeOptions(s), Delivery: v.agent.deliveryOptions(),
+		Bases: initial,
+	}, vip.Changed{Services: states.take()})
+	for _, next := range []time.Time{result.Next, drained, states.outlier.Next()} {
+		if !next.IsZero() {
+			v.agent.pokeAt(next)
+		}
+	}
+	return result
 }
 
 func (v *vipComponent) apply(ctx context.Context, s *api.Snapshot) (dataplane.Changes, error) {
+	// Conflicts were refused when the snapshot was made.
+	result := v.compile(s)
+	v.agent.keepBackends()
+	if s != v.compiled {
+		v.keepBases()
+	}
+	v.mu.Lock()
+	v.result = result
+	v.mu.Unlock()
 	if v.balancer == nil {
 		return dataplane.Changes{}, nil
 	}
-	// Conflicts were refused when the snapshot was made.
-	table, _ := vip.Compile(s, vip.Options{Ranges: v.ranges, State: v.state})
-	changes, err := v.balancer.Set(ctx, table)
+	changes, err := v.balancer.Set(ctx, result.Table)
 	failed := map[string]bool{}
 	var left *dataplane.LeftOut
 	switch {
@@ -80,32 +159,23 @@ func (v *vipComponent) apply(ctx context.Context, s *api.Snapshot) (dataplane.Ch
 	case err != nil:
 		return changes, err // what the kernel holds is what it held before
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.table, v.programmed = table, map[string]bool{}
-	for _, service := range table.Services {
-		if !failed[service.Name] {
-			v.programmed[service.Name] = true
-		}
-	}
-	v.keepHealth(table)
+	v.remember(s, result.Table, failed)
 	return changes, err
 }
 
-// keepHealth writes the health results down when a backend's state changed.
-func (v *vipComponent) keepHealth(table dataplane.Table) {
-	up := map[string]api.BackendState{}
-	for _, s := range table.Services {
-		for _, b := range s.Backends {
-			up[s.Name+" "+b.Address.String()] = b.State
-		}
-	}
-	if maps.Equal(up, v.lastUp) {
+// remember notes what the kernel holds now. The names are gone through only
+// when they may differ from last time.
+func (v *vipComponent) remember(s *api.Snapshot, t dataplane.Table, failed map[string]bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.compiled == s && len(failed) == 0 && len(v.programmed) == len(t.Services) {
 		return
 	}
-	v.lastUp = up
-	if err := v.agent.saveHealth(); err != nil {
-		v.agent.log.Warn("health results not kept", "error", err)
+	v.compiled, v.programmed = s, make(map[string]bool, len(t.Services))
+	for _, service := range t.Services {
+		if !failed[service.Name] {
+			v.programmed[service.Name] = true
+		}
 	}
 }
 
@@ -124,22 +194,30 @@ func (v *vipComponent) programmedNames() []string {
 	return slices.Sorted(maps.Keys(v.programmed))
 }
 
+// table is the one in force.
+func (v *vipComponent) table() dataplane.Table {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.result.Table
+}
+
+func (v *vipComponent) followsStates() bool { return true }
+
 func (v *vipComponent) detail() string {
 	if v.balancer == nil {
 		return "vip.dataplane off: nothing is balanced"
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
 	up, all := 0, 0
-	for _, s := range v.table.Services {
-		for _, b := range s.Backends {
-			all++
-			if b.State == api.Up {
+	services := v.table().Services
+	for _, s := range services {
+		all += len(s.Backends)
+		for i := range s.Backends {
+			if s.Backends[i].State == api.Up {
 				up++
 			}
 		}
 	}
-	return fmt.Sprintf("%d services, %d of %d backends up", len(v.table.Services), up, all)
+	return fmt.Sprintf("%d services, %d of %d backends up", len(services), up, all)
 }
 
 func (v *vipComponent) close() error {
@@ -151,39 +229,26 @@ func (v *vipComponent) close() error {
 
 // statuses joins what is wanted, observed and counted.
 func (v *vipComponent) statuses(s *api.Snapshot) ([]api.VIPStatus, error) {
+	o, err := v.statusOptions()
+	if err != nil {
+		return nil, err
+	}
+	return vip.Statuses(s, o), nil
+}
+
+func (v *vipComponent) statusOptions() (vip.StatusOptions, error) {
 	var counters dataplane.Counters
 	if v.balancer != nil {
 		var err error
 		if counters, err = v.balancer.Counters(); err != nil {
-			return nil, fmt.Errorf("read the connection counters: %w", err)
+			return vip.StatusOptions{}, fmt.Errorf("read the connection counters: %w", err)
 		}
 	}
-	return vip.Statuses(s, vip.StatusOptions{
-		Domain: v.agent.config.DNS.Domain, State: v.state, Counters: counters, Programmed: v.holds,
-	}), nil
-}
-
-// vipCollector reads the connection counters from the kernel at every scrape.
-type vipCollector struct{ vips *vipComponent }
-
-var (
-	vipConnections = prometheus.NewDesc("weir_vip_connections_total", "Connections made through a virtual IP on this node.", []string{"vip", "verdict"}, nil)
-	vipUnserved    = prometheus.NewDesc("weir_vip_unserved_port_total", "Connections refused because the virtual IP does not serve the port.", nil, nil)
-)
-
-func (c vipCollector) Describe(ch chan<- *prometheus.Desc) { ch <- vipConnections; ch <- vipUnserved }
-
-func (c vipCollector) Collect(ch chan<- prometheus.Metric) {
-	counters, err := c.vips.balancer.Counters()
-	if err != nil {
-		ch <- prometheus.NewInvalidMetric(vipConnections, err)
-		return
-	}
-	for name, n := range counters.Services {
-		ch <- prometheus.MustNewConstMetric(vipConnections, prometheus.CounterValue, float64(n.Connections), name, "balanced")
-		ch <- prometheus.MustNewConstMetric(vipConnections, prometheus.CounterValue, float64(n.Refused), name, "refused")
-	}
-	ch <- prometheus.MustNewConstMetric(vipUnserved, prometheus.CounterValue, float64(counters.UnservedPorts))
+	states := v.agent.backends
+	return vip.StatusOptions{
+		Domain: v.agent.config.DNS.Domain, State: states.state, Drained: states.drained, Now: time.Now(), UpSince: states.upSince,
+		Table: v.table(), Counters: counters, Programmed: v.holds,
+	}, nil
 }
 
 // published tells which services' names may be answered; nil means all, on a
@@ -197,6 +262,9 @@ func (v *vipComponent) published() func(service string, protocol api.Protocol) b
 
 // isUp tells whether the backend gets new connections.
 func (v *vipComponent) isUp(s api.Service, b api.Backend) bool {
-	state, _ := v.state(s.Key(), s.EffectiveProtocol(), b.Address)
+	if v.agent.backends.drained(s.Key(), s.EffectiveProtocol(), b.Address) {
+		return false
+	}
+	state, _ := v.agent.backends.state(s.Key(), s.EffectiveProtocol(), b.Address)
 	return state == api.Up && (b.State == "" || b.State == api.Up)
 }

@@ -62,6 +62,8 @@ func (c *zonesComponent) apply(ctx context.Context, s *api.Snapshot) (dataplane.
 	return changes, err
 }
 
+func (c *zonesComponent) followsStates() bool { return false }
+
 func (c *zonesComponent) detail() string {
 	if c.off {
 		return "mode off: nothing is filtered"

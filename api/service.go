@@ -24,6 +24,29 @@ type Service struct {
 	// Affinity keeps a client on its backend for this long after its last
 	// connection; zero means no affinity.
 	Affinity Duration `json:"affinity,omitzero"`
+	// AffinityBy says who counts as one client; empty means address.
+	AffinityBy AffinityBy `json:"affinity_by,omitempty"`
+	// Prefer sends connections to backends on the client's own node, or in its
+	// zone, as long as enough of them are up; empty means no preference.
+	Prefer Prefer `json:"prefer,omitempty"`
+	// SlowStart is how long a backend that comes up takes to get its full
+	// share; zero means at once.
+	SlowStart Duration `json:"slow_start,omitzero"`
+	// MaxConnections is how many connections to the service may be open at once
+	// from one node; further ones are refused. Zero means no limit.
+	MaxConnections uint32 `json:"max_connections,omitempty"`
+	// Drain is how long the connections to a draining backend may live; then
+	// they are reset. Zero means until they end by themselves.
+	Drain Duration `json:"drain,omitzero"`
+	// FailOpen uses all backends while every one fails its checks, instead of
+	// refusing connections.
+	FailOpen bool `json:"fail_open,omitempty"`
+	// Outlier takes a backend out for a while when connections to it fail; nil
+	// means never.
+	Outlier *Outlier `json:"outlier,omitempty"`
+	// Edge makes the service reachable from outside, through the fleet's edge
+	// nodes; nil means inside only.
+	Edge *Edge `json:"edge,omitempty"`
 	// Backends serve the connections. May be empty: the name stays and
 	// connections are refused.
 	Backends []Backend `json:"backends,omitempty"`
@@ -105,12 +128,7 @@ func (s Service) Validate() error {
 		}
 		seen[v] = true
 	}
-	if s.Balance == LeastConn {
-		f.add("balance", "least-conn needs the IPVS data plane, which this release does not have; use random or maglev")
-	}
-	if s.Affinity < 0 {
-		f.add("affinity", "%s is negative", s.Affinity)
-	}
+	s.validateBehaviour(&f)
 	backends := map[netip.AddrPort]bool{}
 	for i, b := range s.Backends {
 		field := fmt.Sprintf("backends[%d]", i)
@@ -137,6 +155,138 @@ func (s Service) Validate() error {
 	}
 	return f.err()
 }
+
+func (s Service) validateBehaviour(f *faults) {
+	for _, d := range []struct {
+		field string
+		value Duration
+	}{{"affinity", s.Affinity}, {"slow_start", s.SlowStart}, {"drain", s.Drain}} {
+		if d.value < 0 {
+			f.add(d.field, "%s is negative", d.value)
+		}
+	}
+	if s.AffinityBy != "" && s.Affinity == 0 {
+		f.add("affinity_by", "has no effect without affinity: give affinity a duration such as 10m")
+	}
+	if o := s.Outlier; o != nil {
+		if s.EffectiveProtocol() != TCP {
+			f.add("outlier", "needs tcp: only a tcp connection is seen to fail")
+		}
+		if o.Failures < 0 {
+			f.add("outlier.failures", "%d is negative", o.Failures)
+		}
+		if o.Ejection < 0 {
+			f.add("outlier.ejection", "%s is negative", o.Ejection)
+		}
+		if o.MaxEjected < 0 || o.MaxEjected > 100 {
+			f.add("outlier.max_ejected", "%d is not a percentage within 0 to 100", o.MaxEjected)
+		}
+	}
+	if e := s.Edge; e != nil {
+		for i, p := range e.Allow {
+			if !p.IsValid() || p != p.Masked() {
+				f.add(fmt.Sprintf("edge.allow[%d]", i), "%s is not a network: write %s", p, p.Masked())
+			}
+		}
+		if e.QUIC && s.EffectiveProtocol() != UDP {
+			f.add("edge.quic", "needs protocol: udp")
+		}
+		if e.SYNRate > 0 && s.EffectiveProtocol() != TCP {
+			f.add("edge.syn_rate", "needs protocol: tcp")
+		}
+	}
+}
+
+// Outlier is passive health checking: what real connections tell.
+type Outlier struct {
+	// Failures in a row of one backend's connections that eject it; 5 when zero.
+	// A connection fails when it is refused, times out or is reset before it
+	// has opened.
+	Failures int `json:"failures,omitempty"`
+	// Ejection is how long it is out the first time; 30 s when zero. Each
+	// further ejection in a row takes as much longer.
+	Ejection Duration `json:"ejection,omitzero"`
+	// MaxEjected is the largest percentage of a service's backends that are
+	// ejected at once, though always at least one; 50 when zero.
+	MaxEjected int `json:"max_ejected,omitempty"`
+}
+
+// Defaults of outlier detection.
+const (
+	DefaultOutlierFailures   = 5
+	DefaultOutlierEjection   = 30 * time.Second
+	DefaultOutlierMaxEjected = 50
+)
+
+// WithDefaults returns it with its defaults filled in.
+func (o Outlier) WithDefaults() Outlier {
+	if o.Failures == 0 {
+		o.Failures = DefaultOutlierFailures
+	}
+	if o.Ejection == 0 {
+		o.Ejection = Duration(DefaultOutlierEjection)
+	}
+	if o.MaxEjected == 0 {
+		o.MaxEjected = DefaultOutlierMaxEjected
+	}
+	return o
+}
+
+// Edge is how a service is served to clients outside of the fleet, by the
+// nodes that have edge interfaces.
+type Edge struct {
+	// Deliver is how packets get to the backends; empty means dsr.
+	Deliver Deliver `json:"deliver,omitempty"`
+	// Allow lists the networks that clients may come from; empty means any.
+	Allow []netip.Prefix `json:"allow,omitempty"`
+	// SYNRate is how many new connections a second an edge node takes before it
+	// sheds; zero means no limit.
+	SYNRate uint32 `json:"syn_rate,omitempty"`
+	// QUIC keeps a connection at its backend by the connection id (RFC 9000),
+	// also when the client's address changes.
+	QUIC bool `json:"quic,omitempty"`
+}
+
+// Deliver is the way of a packet from an edge node to a backend.
+type Deliver string
+
+// The ways of delivery.
+const (
+	DSR  Deliver = "dsr"  // in a GUE tunnel to the backend's node, which answers the client directly
+	IPIP Deliver = "ipip" // in an IPIP tunnel to a host that has the virtual address itself
+	NAT  Deliver = "nat"  // rewritten, from the edge node's address, and back through it
+)
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Deliver) UnmarshalText(t []byte) error { return oneOf(d, t, DSR, IPIP, NAT) }
+
+// AffinityBy says who counts as one client of a service with affinity.
+type AffinityBy string
+
+// What tells clients apart.
+const (
+	// ByAddress: the address that the client's socket is bound to, or else its
+	// network namespace, since an unbound socket has no address yet.
+	ByAddress AffinityBy = "address"
+	// ByNamespace: the network namespace, so a container or the node, whatever
+	// its sockets are bound to.
+	ByNamespace AffinityBy = "namespace"
+)
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (a *AffinityBy) UnmarshalText(t []byte) error { return oneOf(a, t, ByAddress, ByNamespace) }
+
+// Prefer says which backends are near to a client.
+type Prefer string
+
+// The degrees of nearness.
+const (
+	PreferNode Prefer = "node" // on the client's own node, then in its zone
+	PreferZone Prefer = "zone" // on nodes of its zone
+)
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *Prefer) UnmarshalText(t []byte) error { return oneOf(p, t, PreferNode, PreferZone) }
 
 // VIP is where clients connect: an address or a name, and a port.
 type VIP struct {
@@ -219,11 +369,12 @@ type Balance string
 const (
 	Random    Balance = "random"     // each connection by chance, by weight
 	Maglev    Balance = "maglev"     // one client, one backend; few move on a change
-	LeastConn Balance = "least-conn" // IPVS only
+	P2C       Balance = "p2c"        // of two by chance, the one with fewer open connections for its weight
+	LeastConn Balance = "least-conn" // fewest open connections; eBPF does p2c for it
 )
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (b *Balance) UnmarshalText(t []byte) error { return oneOf(b, t, Random, Maglev, LeastConn) }
+func (b *Balance) UnmarshalText(t []byte) error { return oneOf(b, t, Random, Maglev, P2C, LeastConn) }
 
 // BackendState says which connections a backend gets.
 type BackendState string
@@ -252,17 +403,22 @@ func oneOf[T ~string](p *T, text []byte, words ...T) error {
 }
 
 // HealthCheck is an active check of every backend of a service. Exactly one of
-// HTTP, TCP and Exec is set.
+// HTTP, HTTPS, GRPC, TCP and Exec is set.
 type HealthCheck struct {
-	HTTP *HTTPCheck `json:"http,omitempty"`
-	TCP  *TCPCheck  `json:"tcp,omitempty"`
-	Exec *ExecCheck `json:"exec,omitempty"`
+	HTTP  *HTTPCheck  `json:"http,omitempty"`
+	HTTPS *HTTPSCheck `json:"https,omitempty"`
+	GRPC  *GRPCCheck  `json:"grpc,omitempty"`
+	TCP   *TCPCheck   `json:"tcp,omitempty"`
+	Exec  *ExecCheck  `json:"exec,omitempty"`
 	// Interval between two checks; 2 s when zero, at least 50 ms.
 	Interval Duration `json:"interval,omitzero"`
 	// Timeout of one check; 1 s when zero.
 	Timeout Duration `json:"timeout,omitzero"`
 	// Failures in a row before a healthy backend counts as down; 3 when zero.
 	Failures int `json:"failures,omitempty"`
+	// Successes in a row before a backend that is down counts as healthy; 1 when
+	// zero.
+	Successes int `json:"successes,omitempty"`
 }
 
 // HTTPCheck passes when a GET answers with a status of 200 to 399.
@@ -270,6 +426,21 @@ type HTTPCheck struct {
 	Path string `json:"path,omitempty"` // "/" when empty
 	Port uint16 `json:"port,omitempty"` // the backend's own when zero
 	Host string `json:"host,omitempty"` // Host header; the address when empty
+}
+
+// HTTPSCheck passes as an HTTPCheck does, over TLS.
+type HTTPSCheck struct {
+	HTTPCheck
+	// Verify asks for a certificate that the system trusts for Host; without it
+	// any certificate will do, since a check asks for life and not for identity.
+	Verify bool `json:"verify,omitempty"`
+}
+
+// GRPCCheck passes when grpc.health.v1.Health/Check answers SERVING.
+type GRPCCheck struct {
+	Service string `json:"service,omitempty"` // as the server names it; the whole server when empty
+	Port    uint16 `json:"port,omitempty"`    // the backend's own when zero
+	TLS     bool   `json:"tls,omitempty"`     // over TLS, with any certificate
 }
 
 // TCPCheck passes when a connection opens.
@@ -288,7 +459,9 @@ const (
 	DefaultHealthInterval = 2 * time.Second
 	DefaultHealthTimeout  = time.Second
 	DefaultHealthFailures = 3
-	MinHealthInterval     = 50 * time.Millisecond
+
+	DefaultHealthSuccesses = 1
+	MinHealthInterval      = 50 * time.Millisecond
 )
 
 // WithDefaults returns the check with its defaults filled in.
@@ -302,6 +475,9 @@ func (h HealthCheck) WithDefaults() HealthCheck {
 	if h.Failures == 0 {
 		h.Failures = DefaultHealthFailures
 	}
+	if h.Successes == 0 {
+		h.Successes = DefaultHealthSuccesses
+	}
 	return h
 }
 
@@ -309,8 +485,16 @@ func (h HealthCheck) validate(f *faults, field string, protocol Protocol) {
 	kinds := 0
 	if h.HTTP != nil {
 		kinds++
-		if h.HTTP.Path != "" && h.HTTP.Path[0] != '/' {
-			f.add(field+".http.path", "%q must start with a slash", h.HTTP.Path)
+		h.HTTP.validate(f, field+".http")
+	}
+	if h.HTTPS != nil {
+		kinds++
+		h.HTTPS.validate(f, field+".https")
+	}
+	if h.GRPC != nil {
+		kinds++
+		if protocol == UDP && h.GRPC.Port == 0 {
+			f.add(field+".grpc.port", "is missing: a udp service has no tcp port to ask")
 		}
 	}
 	if h.TCP != nil {
@@ -326,7 +510,7 @@ func (h HealthCheck) validate(f *faults, field string, protocol Protocol) {
 		}
 	}
 	if kinds != 1 {
-		f.add(field, "needs exactly one of http, tcp and exec, but has %d", kinds)
+		f.add(field, "needs exactly one of http, https, grpc, tcp and exec, but has %d", kinds)
 	}
 	if i := h.Interval.Std(); i != 0 && i < MinHealthInterval {
 		f.add(field+".interval", "%s is shorter than %s", i, MinHealthInterval)
@@ -336,6 +520,15 @@ func (h HealthCheck) validate(f *faults, field string, protocol Protocol) {
 	}
 	if h.Failures < 0 {
 		f.add(field+".failures", "%d is negative", h.Failures)
+	}
+	if h.Successes < 0 {
+		f.add(field+".successes", "%d is negative", h.Successes)
+	}
+}
+
+func (h HTTPCheck) validate(f *faults, field string) {
+	if h.Path != "" && h.Path[0] != '/' {
+		f.add(field+".path", "%q must start with a slash", h.Path)
 	}
 }
 

@@ -63,19 +63,69 @@ type VIPStatus struct {
 	Programmed bool `json:"programmed"`
 	// Connections made through it on this node since the programs were loaded.
 	Connections uint64 `json:"connections"`
+	// Open connections of this node; of UDP, sockets that sent to it last.
+	Open uint64 `json:"open,omitempty"`
 	// Refused connections: no backend was up.
-	Refused  uint64          `json:"refused"`
+	Refused uint64 `json:"refused"`
+	// Limited connections: refused because MaxConnections were open.
+	Limited        uint64 `json:"limited,omitempty"`
+	MaxConnections uint32 `json:"max_connections,omitempty"`
+	Prefer         Prefer `json:"prefer,omitempty"`
+	// Edge is set for a service that edge nodes serve to clients outside.
+	Edge     *Edge           `json:"edge,omitempty"`
 	Backends []BackendStatus `json:"backends"`
 }
 
 // BackendStatus is one backend as this node sees it.
 type BackendStatus struct {
-	Address     netip.AddrPort `json:"address"`
-	Node        string         `json:"node,omitempty"`
-	Weight      int            `json:"weight"`
-	State       BackendState   `json:"state"`
-	Reason      string         `json:"reason,omitempty"` // why it is not up
-	Connections uint64         `json:"connections"`
+	Address netip.AddrPort `json:"address"`
+	Node    string         `json:"node,omitempty"`
+	Weight  int            `json:"weight"`
+	State   BackendState   `json:"state"`
+	Reason  string         `json:"reason,omitempty"` // why it is not up
+	// Share of the service's new connections that it gets from this node, in
+	// percent, of those of its address family.
+	Share float64 `json:"share,omitempty"`
+	// Note says why the share is not what the weight asks for.
+	Note        string `json:"note,omitempty"`
+	Connections uint64 `json:"connections"`
+	Open        uint64 `json:"open,omitempty"`     // of these, open now
+	Failures    uint64 `json:"failures,omitempty"` // connections that did not open; counted with outlier detection
+	Reset       uint64 `json:"reset,omitempty"`    // connections that were ended because it went away
+}
+
+// VIPStep is one step of the way from a name to a backend, in an explanation.
+type VIPStep struct {
+	Step string `json:"step"`
+	// OK tells that the step is good; the first that is not ends the list.
+	OK bool `json:"ok"`
+	// Evidence is what was found.
+	Evidence string `json:"evidence"`
+	// Next is what to do about it; empty when the step is good.
+	Next string `json:"next,omitempty"`
+}
+
+// VIPTrace is which backend a client would get, and why.
+type VIPTrace struct {
+	Client   string         `json:"client"`
+	VIP      netip.AddrPort `json:"vip"`
+	Protocol Protocol       `json:"protocol"`
+	Service  string         `json:"service,omitempty"` // as in dataplane.Service
+	Balance  Balance        `json:"balance,omitempty"`
+	// Backends that the client may get, the likeliest first; one where there is
+	// no chance in it, none where it is refused.
+	Backends []TraceShare `json:"backends"`
+	// Slot that the client's hash leads to, with Maglev, of Slots.
+	Slot  int `json:"slot,omitempty"`
+	Slots int `json:"slots,omitempty"`
+	// Reason in words.
+	Reason string `json:"reason"`
+}
+
+// TraceShare is a backend that a client may get.
+type TraceShare struct {
+	Address netip.AddrPort `json:"address"`
+	Share   float64        `json:"share"` // percent of the client's new connections
 }
 
 // DNSAnswer is what the node's proxy answers, and why.

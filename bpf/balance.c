@@ -21,12 +21,27 @@ static __always_inline int destination_read(struct bpf_sock_addr *ctx, int v6, s
 {
 	__u32 protocol = ctx->protocol;
 
+	/* A socket of MPTCP connects before it knows whether the other side has
+	 * it; its subflows are sockets of the kernel, without this hook. */
+	if (protocol == IPPROTO_MPTCP)
+		protocol = IPPROTO_TCP;
 	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
 		return 0;
 	address_read(ctx, v6, &to->addr);
 	to->port_be = port_read(ctx);
 	to->protocol = protocol;
 	return address_is_virtual(&to->addr);
+}
+
+/* Chance for a connection. A cookie is as good as a random number, and cheaper;
+ * but a socket that connects again, as after a failure, must get another. */
+static __always_inline __u32 connect_draw(__u64 cookie)
+{
+	const struct peer *m = place_get(&peers, cookie);
+
+	if (m && m->cookie == cookie)
+		return bpf_get_prandom_u32();
+	return mix(cookie) >> 32;
 }
 
 static __always_inline int do_connect(struct bpf_sock_addr *ctx, int v6)
@@ -46,14 +61,15 @@ static __always_inline int do_connect(struct bpf_sock_addr *ctx, int v6)
 	p.service = frontend_service(&to);
 	if (!p.service)
 		return verdict(REASON_UNSERVED_PORT, 0);
-	why = service_pick(ctx, v6, bpf_get_prandom_u32(), &p);
+	why = service_pick(ctx, v6, connect_draw(cookie), &p);
+	if (why == REASON_BALANCED && !pick_admit(&p))
+		why = REASON_LIMITED;
 	if (why == REASON_BALANCED) {
-		connection_count(p.service, p.backend_id);
 		m = peer_take(&peers, &displaced_peers, cookie);
 		if (m)
 			peer_fill(m, &to, &p);
 		else
-			reason_count(REASON_UNREMEMBERED);
+			peer_missing(&p);
 		address_write(ctx, v6, &p.backend->addr, p.backend->port_be);
 	}
 	return verdict(why, p.service);
@@ -88,9 +104,10 @@ static __always_inline int do_sendmsg(struct bpf_sock_addr *ctx, int v6)
 		}
 	}
 	why = service_pick(ctx, v6, mix(cookie) >> 32, &p);
+	if (why == REASON_BALANCED && !pick_admit(&p))
+		why = REASON_LIMITED;
 	if (why == REASON_BALANCED) {
-		if (correspondent_remember(m, cookie, &to, &p))
-			connection_count(p.service, p.backend_id);
+		correspondent_remember(m, cookie, &to, &p);
 		address_write(ctx, v6, &p.backend->addr, p.backend->port_be);
 	}
 	return verdict(why, p.service);
@@ -190,14 +207,44 @@ int weir_getpeername6(struct bpf_sock_addr *ctx)
 	return do_getpeername(ctx, 1);
 }
 
-/* Runs when a socket is closed, of every protocol. */
+/* Runs when a socket is closed, of every protocol. A client that gives up
+ * before its connection has opened is a failure too. */
 SEC("cgroup/sock_release")
 int weir_sock_release(struct bpf_sock *ctx)
 {
 	__u64 cookie = bpf_get_socket_cookie(ctx);
 
+	if (ctx->state == TCP_SYN_SENT)
+		failure_count(cookie);
 	peer_forget(&peers, &displaced_peers, cookie);
 	peer_forget(&correspondents, &displaced_correspondents, cookie);
+	return PROCEED;
+}
+
+/*
+ * Follows the connections of watched services until they are open. It is
+ * attached only where there is such a service: unlike the others it runs for
+ * every connection several times.
+ */
+SEC("sockops")
+int weir_watch(struct bpf_sock_ops *ctx)
+{
+	struct peer *m;
+
+	switch (ctx->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		m = peer_get(&peers, &displaced_peers, bpf_get_socket_cookie(ctx));
+		if (m && peer_is_watched(m))
+			bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+		break;
+	case BPF_SOCK_OPS_STATE_CB:
+		if (ctx->args[0] != TCP_SYN_SENT)
+			break;
+		if (ctx->args[1] == TCP_CLOSE)
+			failure_count(bpf_get_socket_cookie(ctx));
+		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_STATE_CB_FLAG);
+		break;
+	}
 	return PROCEED;
 }
 

@@ -36,18 +36,17 @@ type BalanceAffinityKey struct {
 }
 
 type BalanceBackend struct {
-	_       structs.HostLayout
-	Addr    BalanceAddress
-	PortBe  uint16
-	Pad     uint16
-	State   BalanceBackendState
-	Service uint32
-	Pad2    uint32
-}
-
-type BalanceBackendCount struct {
-	_           structs.HostLayout
-	Connections uint64
+	_        structs.HostLayout
+	Addr     BalanceAddress
+	PortBe   uint16
+	Pad      uint16
+	State    BalanceBackendState
+	Service  uint32
+	Repeats  uint32
+	Opened   uint64
+	Closed   uint64
+	Failures uint64
+	Reset    uint64
 }
 
 type BalanceBackendState uint32
@@ -64,6 +63,7 @@ type BalanceBalance uint32
 const (
 	BalanceBalanceBALANCE_RANDOM BalanceBalance = 1
 	BalanceBalanceBALANCE_MAGLEV BalanceBalance = 2
+	BalanceBalanceBALANCE_P2C    BalanceBalance = 3
 )
 
 type BalanceDatagram struct {
@@ -132,7 +132,8 @@ const (
 	BalanceReasonREASON_NO_BACKEND    BalanceReason = 3
 	BalanceReasonREASON_DAMAGED       BalanceReason = 4
 	BalanceReasonREASON_UNREMEMBERED  BalanceReason = 5
-	BalanceReasonREASON_MAX           BalanceReason = 6
+	BalanceReasonREASON_LIMITED       BalanceReason = 6
+	BalanceReasonREASON_MAX           BalanceReason = 7
 )
 
 type BalanceReasonCount struct {
@@ -145,14 +146,25 @@ type BalanceService struct {
 	Run        uint64
 	AffinityNs uint64
 	Balance    BalanceBalance
-	Pad        uint32
+	Flags      BalanceServiceFlag
+	MaxOpen    int32
+	Open       int32
+	Gone       uint64
+	Pad        [3]uint64
 }
 
 type BalanceServiceCount struct {
-	_           structs.HostLayout
-	Connections uint64
-	Refused     uint64
+	_       structs.HostLayout
+	Refused uint64
+	Limited uint64
 }
+
+type BalanceServiceFlag uint32
+
+const (
+	BalanceServiceFlagSERVICE_BY_NAMESPACE BalanceServiceFlag = 1
+	BalanceServiceFlagSERVICE_WATCH        BalanceServiceFlag = 2
+)
 
 type BalanceServiceName struct {
 	_    structs.HostLayout
@@ -170,7 +182,6 @@ type BalanceSlotChunk struct {
 const (
 	BalanceMapAddresses               = "addresses"
 	BalanceMapAffinities              = "affinities"
-	BalanceMapBackendCounts           = "backend_counts"
 	BalanceMapBackends                = "backends"
 	BalanceMapCorrespondents          = "correspondents"
 	BalanceMapDatagrams               = "datagrams"
@@ -193,6 +204,7 @@ const (
 	BalanceProgWeirSendmsg4           = "weir_sendmsg4"
 	BalanceProgWeirSendmsg6           = "weir_sendmsg6"
 	BalanceProgWeirSockRelease        = "weir_sock_release"
+	BalanceProgWeirWatch              = "weir_watch"
 )
 
 // LoadBalance returns the embedded CollectionSpec for Balance.
@@ -246,6 +258,7 @@ type BalanceProgramSpecs struct {
 	WeirSendmsg4     *ebpf.ProgramSpec `ebpf:"weir_sendmsg4"`
 	WeirSendmsg6     *ebpf.ProgramSpec `ebpf:"weir_sendmsg6"`
 	WeirSockRelease  *ebpf.ProgramSpec `ebpf:"weir_sock_release"`
+	WeirWatch        *ebpf.ProgramSpec `ebpf:"weir_watch"`
 }
 
 // BalanceMapSpecs contains maps before they are loaded into the kernel.
@@ -254,7 +267,6 @@ type BalanceProgramSpecs struct {
 type BalanceMapSpecs struct {
 	Addresses               *ebpf.MapSpec `ebpf:"addresses"`
 	Affinities              *ebpf.MapSpec `ebpf:"affinities"`
-	BackendCounts           *ebpf.MapSpec `ebpf:"backend_counts"`
 	Backends                *ebpf.MapSpec `ebpf:"backends"`
 	Correspondents          *ebpf.MapSpec `ebpf:"correspondents"`
 	Datagrams               *ebpf.MapSpec `ebpf:"datagrams"`
@@ -298,7 +310,6 @@ func (o *BalanceObjects) Close() error {
 type BalanceMaps struct {
 	Addresses               *ebpf.Map `ebpf:"addresses"`
 	Affinities              *ebpf.Map `ebpf:"affinities"`
-	BackendCounts           *ebpf.Map `ebpf:"backend_counts"`
 	Backends                *ebpf.Map `ebpf:"backends"`
 	Correspondents          *ebpf.Map `ebpf:"correspondents"`
 	Datagrams               *ebpf.Map `ebpf:"datagrams"`
@@ -318,7 +329,6 @@ func (m *BalanceMaps) Close() error {
 	return _BalanceClose(
 		m.Addresses,
 		m.Affinities,
-		m.BackendCounts,
 		m.Backends,
 		m.Correspondents,
 		m.Datagrams,
@@ -354,6 +364,7 @@ type BalancePrograms struct {
 	WeirSendmsg4     *ebpf.Program `ebpf:"weir_sendmsg4"`
 	WeirSendmsg6     *ebpf.Program `ebpf:"weir_sendmsg6"`
 	WeirSockRelease  *ebpf.Program `ebpf:"weir_sock_release"`
+	WeirWatch        *ebpf.Program `ebpf:"weir_watch"`
 }
 
 func (p *BalancePrograms) Close() error {
@@ -367,6 +378,7 @@ func (p *BalancePrograms) Close() error {
 		p.WeirSendmsg4,
 		p.WeirSendmsg6,
 		p.WeirSockRelease,
+		p.WeirWatch,
 	)
 }
 

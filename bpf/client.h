@@ -8,9 +8,9 @@
 #pragma once
 #include "maps.h"
 
-static __always_inline void client_read(struct bpf_sock_addr *ctx, int v6, struct client *c)
+static __always_inline void client_read(struct bpf_sock_addr *ctx, int v6, int by_namespace, struct client *c)
 {
-	struct bpf_sock *sk = ctx->sk;
+	struct bpf_sock *sk = by_namespace ? 0 : ctx->sk;
 
 	if (sk && v6) {
 		c->id[0] = sk->src_ip6[0] | (__u64)sk->src_ip6[1] << 32;

@@ -39,7 +39,16 @@ enum {
 enum {
 	IPPROTO_TCP = 6,
 	IPPROTO_UDP = 17,
+	IPPROTO_MPTCP = 262,
 	ECONNREFUSED = 111,
+};
+
+enum { TCP_SYN_SENT = 2, TCP_CLOSE = 7 };
+
+enum {
+	BPF_SOCK_OPS_TCP_CONNECT_CB = 3,
+	BPF_SOCK_OPS_STATE_CB = 10,
+	BPF_SOCK_OPS_STATE_CB_FLAG = 1 << 2,
 };
 
 struct bpf_sock {
@@ -72,4 +81,21 @@ struct bpf_sock_addr {
 	__be32 msg_src_ip6[4];
 	/* The verifier wants an eight-byte load; a pointer is that on BPF. */
 	struct bpf_sock *sk;
+};
+
+struct bpf_sock_ops {
+	__u32 op;
+	__u32 args[4];
+	__u32 family;
+	__u32 remote_ip4;
+	__u32 local_ip4;
+	__u32 remote_ip6[4];
+	__u32 local_ip6[4];
+	__u32 remote_port;
+	__u32 local_port;
+	__u32 is_fullsock;
+	__u32 snd_cwnd;
+	__u32 srtt_us;
+	__u32 bpf_sock_ops_cb_flags;
+	__u32 state;
 };

@@ -40,18 +40,28 @@ struct frontend {
 enum balance {
 	BALANCE_RANDOM = 1,
 	BALANCE_MAGLEV = 2,
+	BALANCE_P2C = 3,
+};
+
+enum service_flag {
+	SERVICE_BY_NAMESPACE = 1, /* affinity knows clients by their network namespace */
+	SERVICE_WATCH = 2,        /* failed connections are counted */
 };
 
 /*
  * run is the number of the first slot << 32 | the number of slots, in one word,
  * so that one load sees one whole run: storing it is the publication of the
- * service.
+ * service. The whole is one cache line.
  */
 struct service {
 	__u64 run;
 	__u64 affinity_ns; /* 0: none */
 	enum balance balance; /* 0: the id is free */
-	__u32 pad;
+	enum service_flag flags; /* ored */
+	__s32 max_open; /* 0: no limit */
+	__s32 open; /* sockets; right only while there is a limit */
+	__u64 gone; /* connections of backends that were removed; Set's alone */
+	__u64 pad[3];
 };
 
 #define SLOTS_IN_CHUNK 16
@@ -69,13 +79,18 @@ enum backend_state {
 	BACKEND_UP = 3,
 };
 
+/* The programs count in the cache line that they read anyway. */
 struct backend {
 	struct address addr;
 	__be16 port_be;
 	__u16 pad;
 	enum backend_state state;
 	__u32 service;
-	__u32 pad2;
+	__u32 repeats;  /* of opened: a socket that comes back to an earlier peer */
+	__u64 opened;   /* sockets that got it as their peer */
+	__u64 closed;   /* sockets that let go of it: the others are open */
+	__u64 failures; /* connections that did not open, with SERVICE_WATCH */
+	__u64 reset;    /* sockets that were ended because it went away */
 };
 
 struct service_name {
@@ -123,7 +138,7 @@ struct peer {
 	struct address backend;
 	__be16 vip_port_be;
 	__be16 backend_port_be;
-	__u32 backend_id;
+	__u32 backend_id; /* 0: nothing is counted as open */
 	__u32 service;
 	__u32 displaced; /* how many sockets found their place here taken */
 };
@@ -150,12 +165,8 @@ struct datagram {
 };
 
 struct service_count {
-	__u64 connections;
-	__u64 refused;
-};
-
-struct backend_count {
-	__u64 connections;
+	__u64 refused; /* no backend was up */
+	__u64 limited; /* max_open were open */
 };
 
 /* Why a connection was balanced, refused or not remembered. Each but the first
@@ -167,7 +178,8 @@ enum reason {
 	REASON_NO_BACKEND = 3,    /* served, but no backend is up */
 	REASON_DAMAGED = 4,       /* a map holds what we did not write */
 	REASON_UNREMEMBERED = 5,  /* balanced, but no memory for the socket's peer */
-	REASON_MAX = 6,
+	REASON_LIMITED = 6,       /* as many connections as allowed are open */
+	REASON_MAX = 7,
 };
 
 struct reason_count {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
 /*
- * Every map. Sizes are what a load without wishes gets; program.Options sets
- * them, and a map that is pinned already keeps the size it has. "Set" is
+ * Every map. Sizes are what a load without wishes gets; Set replaces those of
+ * services, backends and slots by larger ones when they are full. "Set" is
  * dataplane/program's Set, the only writer in user space; "programs" are those of
  * balance.c. The arrays are mapped into Set's memory, so it writes whole words
  * and reads everything back without a system call.
@@ -24,7 +24,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 32768);
+	__uint(max_entries, 2048);
 	__type(key, struct address);
 	__type(value, __u32);
 } addresses SEC(".maps");
@@ -35,17 +35,17 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 32768);
+	__uint(max_entries, 2048);
 	__type(key, struct frontend_key);
 	__type(value, struct frontend);
 } frontends SEC(".maps");
 
-/* Services. Key: service id, from 1. Writer: Set. Reader: programs.
- * Size: 24 bytes each. */
+/* Services. Key: service id, from 1. Writer: Set, and programs of open. Reader:
+ * programs. Size: 64 bytes each. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 1024);
 	__type(key, __u32);
 	__type(value, struct service);
 } services SEC(".maps");
@@ -55,28 +55,28 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 1024);
 	__type(key, __u32);
 	__type(value, struct service_name);
 } names SEC(".maps");
 
 /* Runs of slots, one run for each service. Key: slot / 16. Value: backend ids.
- * Writer: Set, only where no published run is. Reader: programs. Size: 2 Mi
+ * Writer: Set, only where no published run is. Reader: programs. Size: 64 Ki
  * slots of 4 bytes: each change needs room for the run beside the old one. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 131072);
+	__uint(max_entries, 4096);
 	__type(key, __u32);
 	__type(value, struct slot_chunk);
 } slots SEC(".maps");
 
-/* Backends, each of one service. Key: backend id, from 1. Writer: Set.
- * Reader: programs. Size: 32 bytes each. */
+/* Backends, each of one service. Key: backend id, from 1. Writer: Set, and
+ * programs of the counters. Reader: programs. Size: 64 bytes each. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 4096);
 	__type(key, __u32);
 	__type(value, struct backend);
 } backends SEC(".maps");
@@ -140,23 +140,14 @@ struct {
 	__type(value, struct datagram);
 } datagrams SEC(".maps");
 
-/* Connections by service. Key: service id. Writer: programs; Set zeroes an id
+/* Refusals by service. Key: service id. Writer: programs; Set zeroes an id
  * before it gives it away anew. Reader: Counters. Size: as services. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 1024);
 	__type(key, __u32);
 	__type(value, struct service_count);
 } service_counts SEC(".maps");
-
-/* Connections by backend. Key: backend id. Writers and reader as above. Size:
- * as backends. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 65536);
-	__type(key, __u32);
-	__type(value, struct backend_count);
-} backend_counts SEC(".maps");
 
 /* Verdicts by reason. Key: enum reason. Writer: programs. Reader: Counters. */
 struct {

@@ -8,6 +8,7 @@ struct pick {
 	__u32 service;
 	__u32 backend_id;
 	struct backend *backend;
+	struct service *record; /* of the service */
 };
 
 /* The backend, if it is the service's and in one of the states from least on. */
@@ -57,6 +58,32 @@ static __always_inline enum reason slot_take(const struct service *s, __u32 draw
 	return p->backend ? REASON_BALANCED : REASON_DAMAGED;
 }
 
+static __always_inline __s64 backend_open(const struct backend *b)
+{
+	return *(const volatile __u64 *)&b->opened - *(const volatile __u64 *)&b->closed;
+}
+
+/* Takes the one of two slots whose backend has fewer sockets open. A backend
+ * of twice the weight has twice the slots, so it is asked twice as often. */
+static __always_inline enum reason p2c_take(const struct service *s, __u32 draw, struct pick *p)
+{
+	enum reason why = slot_take(s, draw, p);
+	struct pick other = *p;
+
+	if (why != REASON_BALANCED || slot_take(s, bpf_get_prandom_u32(), &other) != REASON_BALANCED)
+		return why;
+	if (backend_open(other.backend) < backend_open(p->backend)) {
+		p->backend_id = other.backend_id;
+		p->backend = other.backend;
+	}
+	return why;
+}
+
+static __always_inline enum reason draw_take(const struct service *s, __u32 draw, struct pick *p)
+{
+	return s->balance == BALANCE_P2C ? p2c_take(s, draw, p) : slot_take(s, draw, p);
+}
+
 /* Picks for a client that the service should know again. */
 static __always_inline enum reason affinity_take(const struct service *s, const struct client *c, __u32 draw, struct pick *p)
 {
@@ -73,7 +100,7 @@ static __always_inline enum reason affinity_take(const struct service *s, const 
 			return REASON_BALANCED;
 		}
 	}
-	why = slot_take(s, draw, p);
+	why = draw_take(s, draw, p);
 	if (why != REASON_BALANCED)
 		return why;
 	fresh.used_ns = now;
@@ -85,17 +112,40 @@ static __always_inline enum reason affinity_take(const struct service *s, const 
 /* Fills p for the service p->service. draw is by chance, or the socket's own. */
 static __always_inline enum reason service_pick(struct bpf_sock_addr *ctx, int v6, __u32 draw, struct pick *p)
 {
-	const struct service *s = bpf_map_lookup_elem(&services, &p->service);
+	struct service *s = bpf_map_lookup_elem(&services, &p->service);
 	struct client c;
 
 	if (!s || !s->balance)
 		return REASON_DAMAGED;
+	p->record = s;
 	if (s->balance == BALANCE_RANDOM && !s->affinity_ns)
 		return slot_take(s, draw, p);
-	client_read(ctx, v6, &c);
-	if (s->balance == BALANCE_MAGLEV)
-		draw = client_hash(&c);
-	if (s->affinity_ns)
-		return affinity_take(s, &c, draw, p);
-	return slot_take(s, draw, p);
+	if (s->balance == BALANCE_MAGLEV || s->affinity_ns) {
+		client_read(ctx, v6, s->flags & SERVICE_BY_NAMESPACE, &c);
+		if (s->balance == BALANCE_MAGLEV)
+			draw = client_hash(&c);
+		if (s->affinity_ns)
+			return affinity_take(s, &c, draw, p);
+	}
+	return draw_take(s, draw, p);
+}
+
+/* Counts one more socket of the service, if it may have one. */
+static __always_inline int pick_admit(const struct pick *p)
+{
+	__s32 limit = p->record->max_open;
+
+	if (!limit)
+		return 1;
+	if (__sync_fetch_and_add(&p->record->open, 1) < limit)
+		return 1;
+	__sync_fetch_and_sub(&p->record->open, 1);
+	return 0;
+}
+
+/* Takes pick_admit back. */
+static __always_inline void pick_dismiss(const struct pick *p)
+{
+	if (p->record->max_open)
+		__sync_fetch_and_sub(&p->record->open, 1);
 }

@@ -14,18 +14,6 @@ static __always_inline void reason_count(__u32 reason)
 		__sync_fetch_and_add(&c->times, 1);
 }
 
-/* Counts one more connection of the service and its backend. */
-static __always_inline void connection_count(__u32 service, __u32 backend)
-{
-	struct service_count *s = bpf_map_lookup_elem(&service_counts, &service);
-	struct backend_count *b = bpf_map_lookup_elem(&backend_counts, &backend);
-
-	if (s)
-		__sync_fetch_and_add(&s->connections, 1);
-	if (b)
-		__sync_fetch_and_add(&b->connections, 1);
-}
-
 /* A function of its own, so that the hot path stays short and that its
  * signature brings enum reason into the BTF, from where Go has it. */
 static __attribute__((noinline)) int refuse(enum reason why, __u32 service)
@@ -36,7 +24,7 @@ static __attribute__((noinline)) int refuse(enum reason why, __u32 service)
 	if (service) {
 		s = bpf_map_lookup_elem(&service_counts, &service);
 		if (s)
-			__sync_fetch_and_add(&s->refused, 1);
+			__sync_fetch_and_add(why == REASON_LIMITED ? &s->limited : &s->refused, 1);
 	}
 	/* Without it the caller would see EPERM, which no client expects. It
 	 * needs Linux 5.18. */

@@ -31,13 +31,24 @@ type Balancer interface {
 	Close() error
 }
 
-// Filter is a sink for zone rules.
-type Filter interface {
-	// Backend names the kernel facility, such as "nftables".
-	Backend() string
-	// Set makes the kernel hold the ruleset, in one atomic step, or none of our
-	// rules when it is nil. It reads back first and is idempotent.
-	Set(ctx context.Context, r *Ruleset) (Changes, error)
+// ConnectionLister is a Balancer that can tell of each open connection.
+type ConnectionLister interface {
+	// Connections that are open now, through any virtual address, in no order.
+	Connections() ([]Connection, error)
+}
+
+// Connection is a socket that talks to a backend through a virtual address.
+type Connection struct {
+	Service  string // Service.Name; empty when it was removed meanwhile
+	Protocol api.Protocol
+	Frontend netip.AddrPort // what the client asked for
+	Backend  netip.AddrPort
+	// Client is the socket's own address; not valid when no process of the node
+	// could be found that has it.
+	Client  netip.AddrPort
+	State   string // of TCP, such as established; empty for UDP
+	Process int    // one that has the socket; 0: none was found
+	Command string // its name
 }
 
 // Changes counts what a Set did to the kernel.
@@ -54,8 +65,9 @@ type Table struct {
 	// Ranges are Weir's own: a connection to an address in them that serves
 	// nothing is refused.
 	Ranges []netip.Prefix
-	// Services sorted by Name. Names are unique.
-	Services []Service
+	// Services sorted by Name. Names are unique. A service is never changed once
+	// it is in a table: a sink may take the same pointer for the same service.
+	Services []*Service
 }
 
 // Service is a set of frontends that share backends, all of one address
@@ -65,8 +77,14 @@ type Service struct {
 	Name      string
 	Protocol  api.Protocol
 	Frontends []netip.AddrPort // sorted; no two services share one
-	Balance   api.Balance      // Random or Maglev
+	Balance   api.Balance      // Random, Maglev or P2C
 	Affinity  time.Duration    // 0: none
+	// AffinityBy says who counts as one client; empty means by address.
+	AffinityBy api.AffinityBy
+	// MaxConnections that may be open at once on this node; 0: no limit.
+	MaxConnections uint32
+	// Watch asks for the counter Failures of its backends.
+	Watch bool
 	// Backends sorted by address, in every state.
 	Backends []Backend
 	// Slots are indexes into Backends. A new connection takes one slot: any
@@ -78,8 +96,11 @@ type Service struct {
 // Backend is one server of a Service.
 type Backend struct {
 	Address netip.AddrPort
-	Weight  int // 0 to api.MaxWeight, already in Slots; for sinks with weights of their own
-	State   api.BackendState
+	// Weight is for sinks with weights of their own, since Slots have it already:
+	// that of the service's document, or 0 to 1000 by what the backend gets while
+	// it starts slowly or others are nearer.
+	Weight int
+	State  api.BackendState
 }
 
 // Counters of a Balancer.
@@ -93,32 +114,16 @@ type Counters struct {
 type ServiceCounters struct {
 	Connections uint64 // balanced: TCP connects, UDP connects and first messages
 	Refused     uint64 // refused because no backend was up
-	Backends    map[netip.AddrPort]uint64
+	Limited     uint64 // refused because MaxConnections were open
+	Backends    map[netip.AddrPort]BackendCounters
 }
 
-// Ruleset is everything that a filter holds, for one node: closed by default.
-type Ruleset struct {
-	// Sets of addresses, by name, sorted; rules refer to them.
-	Sets []AddressSet
-	// Input judges what is addressed to this node, Forward what passes through:
-	// a flow with an end in any of Sets. Others pass through unjudged.
-	Input, Forward []FilterRule
-}
-
-// AddressSet is a named set of address prefixes of both families.
-type AddressSet struct {
-	Name     string
-	Prefixes []netip.Prefix // sorted, disjoint
-}
-
-// FilterRule accepts new flows that match all it gives.
-type FilterRule struct {
-	// Name of the policy's rule, for counters and people.
-	Name string
-	// From and To name address sets; empty means any address.
-	From, To string
-	// Ports that are allowed.
-	Ports []api.PortRange
+// BackendCounters of one backend since it was added.
+type BackendCounters struct {
+	Connections uint64 // balanced to it
+	Open        uint64 // of these, open now; of UDP, sockets that sent to it last
+	Reset       uint64 // sockets that were ended because it went away
+	Failures    uint64 // that did not open; counted for services with Watch
 }
 
 // LeftOut is the error of a Set that served every service but some.

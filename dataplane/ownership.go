@@ -8,6 +8,19 @@ const (
 	PinRoot = "/sys/fs/bpf/weir"
 	// TableName is our nftables table, in the inet family.
 	TableName = "weir"
+	// BalancerTableName is our nftables table beside IPVS, in the inet family.
+	BalancerTableName = "weir-vip"
+	// BalancerLink is the link whose local routes make virtual addresses ours
+	// where IPVS balances; the routes have the protocol BalancerProtocol
+	// (rtm_protocol), and our IPVS services bear BalancerFlags.
+	BalancerLink     = "weir-vip"
+	BalancerProtocol = 119
+	BalancerFlags    = 0x57000000
+	// DeliveredMark is the bit of a packet's mark (SO_MARK, skb->mark) that says
+	// that it came out of an edge node's tunnel: the zones of that node's edge have
+	// judged it. The bit is chosen apart from those of Kubernetes (0x4000, 0x8000),
+	// Cilium (0x0f00), Calico (0xffff0000) and Tailscale (0xff0000).
+	DeliveredMark = 0x1000
 	// AddressLabel marks the IPv4 addresses that we put on lo (IFA_LABEL).
 	AddressLabel = "lo:weir"
 )

@@ -57,8 +57,29 @@ func (d *decoder) value(n *yaml.Node, field string, v reflect.Value) {
 		d.mapping(n, field, v)
 	case reflect.Slice:
 		d.slice(n, field, v)
+	case reflect.Interface:
+		v.Set(reflect.ValueOf(d.plain(n, field)))
 	default:
 		d.scalar(n, field, v)
+	}
+}
+
+// plain is a value whose type somebody else knows: map[string]any, []any, or the
+// text of a single value.
+func (d *decoder) plain(n *yaml.Node, field string) any {
+	switch n.Kind {
+	case yaml.MappingNode:
+		all := map[string]any{}
+		d.eachKey(n, field, func(key string, _, value *yaml.Node) { all[key] = d.plain(value, join(field, key)) })
+		return all
+	case yaml.SequenceNode:
+		all := []any{}
+		for i, item := range n.Content {
+			all = append(all, d.plain(item, fmt.Sprintf("%s[%d]", field, i)))
+		}
+		return all
+	default:
+		return n.Value
 	}
 }
 

@@ -48,7 +48,7 @@ on a1 -- weir dns query empty.shop.vip.weir.internal
 if quiet a1 -- curl -sS --max-time 2 http://empty.shop.vip.weir.internal/; then exit 1; fi
 
 step "a backend is killed: gone within a second, no error for a client that retries"
-quiet a1 -- weir-lab load http://web.shop.vip.weir.internal/ --rate 100 --duration 4s --retry 3 >/tmp/weir-demo-load.$$ &
+quiet a1 -- weir-lab load http://web.shop.vip.weir.internal/ --rate 100 --duration 4s --retry 12 >/tmp/weir-demo-load.$$ &
 load=$!
 sleep 1
 show weir-lab kill --lab demo a3 --task web

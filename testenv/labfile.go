@@ -3,6 +3,7 @@ package testenv
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -32,24 +33,47 @@ type hostFile struct {
 	Agent      Settings                `json:"agent"`
 }
 
-// Settings are sections of an agent's own file: section, key, values. A single
-// value stands for itself and for a list of one, as in every file of Weir.
-type Settings map[string]map[string][]string
+// Settings are a part of an agent's own file: mappings, lists and texts.
+type Settings map[string]any
 
-// merge returns s with the keys of over put above its own.
+// merge returns s with the keys of over put above its own, at every depth.
 func (s Settings) merge(over Settings) Settings {
 	merged := Settings{}
-	for _, from := range []Settings{s, over} {
-		for section, keys := range from {
-			if merged[section] == nil {
-				merged[section] = map[string][]string{}
-			}
-			for key, values := range keys {
-				merged[section][key] = values
-			}
+	maps.Copy(merged, s)
+	for key, value := range over {
+		below, isMapping := mapping(merged[key])
+		above, both := mapping(value)
+		if isMapping && both {
+			value = map[string]any(below.merge(above))
 		}
+		merged[key] = value
 	}
 	return merged
+}
+
+func mapping(value any) (Settings, bool) {
+	switch m := value.(type) {
+	case map[string]any:
+		return m, true
+	case Settings:
+		return m, true
+	}
+	return nil, false
+}
+
+// texts are the values of a key in a section. A single value stands for a list
+// of one, as in every file of Weir.
+func (s Settings) texts(section, key string) (all []string, given bool) {
+	keys, _ := mapping(s[section])
+	value, given := keys[key]
+	list, isList := value.([]any)
+	if !isList && given {
+		list = []any{value}
+	}
+	for _, item := range list {
+		all = append(all, fmt.Sprint(item))
+	}
+	return all, given
 }
 
 // Spec is a lab as it was brought up.

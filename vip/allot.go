@@ -17,7 +17,8 @@ import (
 // its hash points to, or the next free one, in the order of the names, so that
 // a node that starts afresh arrives at the same as another. A range that is
 // not valid gives no addresses, and names that are no longer used lose theirs. A
-// name whose address a literal VIP now has gets another. It fails when a range
+// name whose address a literal VIP now has gets another. When nothing changes it
+// returns old itself, which a Compiler knows at a glance. It fails when a range
 // has no address left, with the VIP's name.
 func Allot(old map[string]api.VIPAddresses, services []api.Service, range4, range6 netip.Prefix) (map[string]api.VIPAddresses, error) {
 	names := map[string]bool{}
@@ -53,6 +54,9 @@ func Allot(old map[string]api.VIPAddresses, services []api.Service, range4, rang
 			return nil, err
 		}
 		allotted[name] = a
+	}
+	if old != nil && maps.Equal(old, allotted) {
+		return old, nil
 	}
 	return allotted, nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -88,6 +89,9 @@ func TestAllottedAddressesStay(t *testing.T) {
 			}
 		}
 		held = next
+	}
+	if same := allot(t, held, services, r4, range6); reflect.ValueOf(same).Pointer() != reflect.ValueOf(held).Pointer() {
+		t.Error("another map though nothing changed")
 	}
 	gone := allot(t, held, services[1:], r4, range6)
 	if _, there := gone["s0.default"]; there || len(gone) != 125 {

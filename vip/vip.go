@@ -1,15 +1,14 @@
-// Package vip turns the services of a Snapshot into the table that a load
-// balancer in the kernel holds: which address leads to which backends, and in
-// which shares. It also allots the addresses of named VIPs, and joins what is
-// wanted, observed and counted into a status. It is pure: it never touches the
-// kernel. The agent calls it.
+// Package vip turns the services of a Snapshot into the tables that load
+// balancers in the kernel hold: which address leads to which backends, and in
+// which shares. It also allots the addresses of named VIPs, joins what is
+// wanted, observed and counted into a status, and explains both. It is pure: it
+// never touches the kernel, and knows no clock but the one that it is given. The
+// agent calls it.
 package vip
 
 import (
-	"cmp"
-	"fmt"
 	"net/netip"
-	"slices"
+	"time"
 
 	"github.com/weirproject/weir/api"
 	"github.com/weirproject/weir/dataplane"
@@ -24,9 +23,27 @@ type Options struct {
 	Ranges []netip.Prefix
 	// State observes the backends; nil means that all are up.
 	State StateFunc
+	// Drained tells which backends people have drained on this node; nil means
+	// none.
+	Drained func(service string, protocol api.Protocol, backend netip.AddrPort) bool
+	// Now is the time; the zero time stops everything that depends on it.
+	Now time.Time
+	// UpSince tells when a backend came up, for slow starts. The zero time means
+	// that it was up when the agent first looked, or that it is not up. Nil means
+	// that nobody starts slowly.
+	UpSince func(service string, protocol api.Protocol, backend netip.AddrPort) time.Time
+	// Bases to start from, by the names that Compiler.Bases gives. One whose
+	// members are exactly those wanted wins over the Compiler's own, so after the
+	// first call give those alone that a controller has shipped.
+	Bases map[string]*Base
+	// Edge asks for the tables of edge services; nil means none.
+	Edge *EdgeOptions
+	// Delivery asks for the table of the node's own backends of edge services;
+	// nil means none.
+	Delivery *DeliveryOptions
 }
 
-// Skipped is a VIP that cannot be served, and why.
+// Skipped is a VIP that cannot be served, or not as its document says, and why.
 type Skipped struct {
 	Service  string // api.Service.Key
 	Protocol api.Protocol
@@ -34,135 +51,47 @@ type Skipped struct {
 	Reason   string
 }
 
+// ServiceRef names a service of a Snapshot.
+type ServiceRef struct {
+	Service  string // api.Service.Key
+	Protocol api.Protocol
+}
+
+func refOf(s *api.Service) ServiceRef { return ServiceRef{s.Key(), s.EffectiveProtocol()} }
+
+// table is the name of the service's table for an address family, 0 or 1.
+func (r ServiceRef) table(family int) string {
+	return r.Service + "/" + string(r.Protocol) + families[family]
+}
+
+// families end the names of tables.
+var families = [2]string{"/4", "/6"}
+
+func familyOf(a netip.Addr) int {
+	if a.Unmap().Is4() {
+		return 0
+	}
+	return 1
+}
+
 // Compile makes the load balancer's table. A VIP that an earlier service of the
 // snapshot has already, that is a node's own address, or that has no address
-// because its range is not set, is skipped; everything else is in the table.
+// because its range is not set, is skipped; everything else is in the table. It
+// is what a new Compiler makes of the snapshot.
 func Compile(s *api.Snapshot, o Options) (dataplane.Table, []Skipped) {
-	c := compiler{snapshot: s, options: o, taken: map[frontend]string{}, own: map[netip.Addr]string{}}
-	for _, n := range append(slices.Clone(s.Nodes), s.Node) {
-		for _, a := range n.Addresses {
-			c.own[a.Unmap()] = n.Name
-		}
-	}
-	table := dataplane.Table{Ranges: o.Ranges}
-	for _, service := range s.Services {
-		table.Services = append(table.Services, c.service(service)...)
-	}
-	slices.SortFunc(table.Services, func(a, b dataplane.Service) int { return cmp.Compare(a.Name, b.Name) })
-	return table, c.skipped
+	o.Edge, o.Delivery = nil, nil
+	r := new(Compiler).Compile(s, o, Changed{})
+	return r.Table, r.Skipped
 }
 
-type frontend struct {
-	address  netip.AddrPort
-	protocol api.Protocol
-}
-
-type compiler struct {
-	snapshot *api.Snapshot
-	options  Options
-	taken    map[frontend]string // by which service
-	own      map[netip.Addr]string
-	skipped  []Skipped
-}
-
-// service makes one dataplane service for each address family with a frontend.
-func (c *compiler) service(s api.Service) []dataplane.Service {
-	var four, six []netip.AddrPort
-	for i, v := range s.VIPs {
-		skip := func(reason string) {
-			c.skipped = append(c.skipped, Skipped{Service: s.Key(), Protocol: s.EffectiveProtocol(), Field: fmt.Sprintf("vips[%d]", i), Reason: reason})
-		}
-		addresses := c.snapshot.Addresses(s, v)
-		if len(addresses) == 0 {
-			skip(fmt.Sprintf("%s has no address: no range of its backends' address family is set (vip.range, vip.range6)", v))
-		}
-		for _, a := range addresses {
-			address := netip.AddrPortFrom(a, v.Port)
-			if reason := c.refusal(s, v, address); reason != "" {
-				skip(reason)
-				continue
-			}
-			c.taken[frontend{address, s.EffectiveProtocol()}] = s.Key()
-			if a.Is4() {
-				four = append(four, address)
-			} else {
-				six = append(six, address)
-			}
-		}
+// Check lists the VIPs that Compile would skip. It reads no backend's state and
+// makes no table.
+func Check(s *api.Snapshot) []Skipped {
+	c := newLedger(s)
+	var skipped []Skipped
+	for i := range s.Services {
+		_, refused := c.grant(s, &s.Services[i])
+		skipped = append(skipped, refused...)
 	}
-	var all []dataplane.Service
-	if len(four) > 0 {
-		all = append(all, c.family(s, "4", four))
-	}
-	if len(six) > 0 {
-		all = append(all, c.family(s, "6", six))
-	}
-	return all
-}
-
-func (c *compiler) refusal(s api.Service, v api.VIP, address netip.AddrPort) string {
-	if holder, taken := c.taken[frontend{address, s.EffectiveProtocol()}]; taken {
-		return fmt.Sprintf("%s %s is served by %s already", address, s.EffectiveProtocol(), holder)
-	}
-	if node, own := c.own[address.Addr()]; own {
-		return fmt.Sprintf("%s is the address of the node %s", v, node)
-	}
-	return ""
-}
-
-func (c *compiler) family(s api.Service, family string, frontends []netip.AddrPort) dataplane.Service {
-	balance := s.Balance
-	if balance == "" {
-		balance = api.Random
-	}
-	slices.SortFunc(frontends, netip.AddrPort.Compare)
-	d := dataplane.Service{
-		Name:     s.Key() + "/" + string(s.EffectiveProtocol()) + "/" + family,
-		Protocol: s.EffectiveProtocol(), Frontends: frontends, Balance: balance, Affinity: s.Affinity.Std(),
-	}
-	for _, b := range s.Backends {
-		address := plain(b.Address)
-		if address.Addr().Is4() != (family == "4") {
-			continue
-		}
-		state, _ := stateOf(s, b, c.options.State)
-		d.Backends = append(d.Backends, dataplane.Backend{Address: address, Weight: b.EffectiveWeight(), State: state})
-	}
-	slices.SortFunc(d.Backends, func(a, b dataplane.Backend) int { return a.Address.Compare(b.Address) })
-	// The same address may be written in its IPv4 form and mapped into IPv6.
-	d.Backends = slices.CompactFunc(d.Backends, func(a, b dataplane.Backend) bool { return a.Address == b.Address })
-	if balance == api.Maglev {
-		d.Slots = maglev(d.Backends)
-	} else {
-		d.Slots = shares(d.Backends)
-	}
-	return d
-}
-
-// plain writes an IPv4 address that is mapped into IPv6 as IPv4.
-func plain(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
-}
-
-// stateOf is the worse of what the operator wants and what is observed, and why
-// it is not up.
-func stateOf(s api.Service, b api.Backend, observe StateFunc) (api.BackendState, string) {
-	switch b.State {
-	case api.Down:
-		return api.Down, "set down in its document"
-	case api.Draining:
-		if state, reason := observed(s, b, observe); state == api.Down {
-			return state, reason
-		}
-		return api.Draining, "set draining in its document"
-	default:
-		return observed(s, b, observe)
-	}
-}
-
-func observed(s api.Service, b api.Backend, observe StateFunc) (api.BackendState, string) {
-	if observe == nil {
-		return api.Up, ""
-	}
-	return observe(s.Key(), s.EffectiveProtocol(), b.Address)
+	return skipped
 }

@@ -69,7 +69,7 @@ func TestAServiceBecomesOneForEachAddressFamily(t *testing.T) {
 	table := compile(t, s, Options{Ranges: []netip.Prefix{range4, range6}})
 
 	a := s.VIPs["web.shop"]
-	want := dataplane.Table{Ranges: []netip.Prefix{range4, range6}, Services: []dataplane.Service{
+	want := dataplane.Table{Ranges: []netip.Prefix{range4, range6}, Services: []*dataplane.Service{
 		{
 			Name: "web.shop/tcp/4", Protocol: api.TCP, Balance: api.Random, Affinity: time.Minute,
 			Frontends: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:80"), netip.AddrPortFrom(a.V4, 80), netip.AddrPortFrom(a.V4, 443)},
@@ -204,8 +204,10 @@ func TestStatusesJoinCountersOfBothFamilies(t *testing.T) {
 	old := service(t, "old", []string{"192.0.2.9:80"})
 	s := snapshot(t, old, web)
 	counters := dataplane.Counters{Services: map[string]dataplane.ServiceCounters{
-		"web.shop/tcp/4": {Connections: 7, Refused: 1, Backends: map[netip.AddrPort]uint64{netip.MustParseAddrPort("10.0.0.1:80"): 4, netip.MustParseAddrPort("10.0.0.2:80"): 3}},
-		"web.shop/tcp/6": {Connections: 5, Refused: 2, Backends: map[netip.AddrPort]uint64{netip.MustParseAddrPort("[fd00::1]:80"): 5}},
+		"web.shop/tcp/4": {Connections: 7, Refused: 1, Backends: map[netip.AddrPort]dataplane.BackendCounters{
+			netip.MustParseAddrPort("10.0.0.1:80"): {Connections: 4, Open: 2, Failures: 1}, netip.MustParseAddrPort("10.0.0.2:80"): {Connections: 3, Reset: 6},
+		}},
+		"web.shop/tcp/6": {Connections: 5, Refused: 2, Limited: 3, Backends: map[netip.AddrPort]dataplane.BackendCounters{netip.MustParseAddrPort("[fd00::1]:80"): {Connections: 5, Open: 4}}},
 	}}
 	all := Statuses(s, StatusOptions{Domain: "weir.internal", Counters: counters, Programmed: func(key string, _ api.Protocol) bool { return key == "web.shop" }})
 	if len(all) != 2 || all[0].Name != "old" || all[0].Namespace != "default" || all[0].Programmed || all[0].Backends == nil {
@@ -215,7 +217,7 @@ func TestStatusesJoinCountersOfBothFamilies(t *testing.T) {
 		t.Errorf("names of a literal VIP: got %v, want %v", got, want)
 	}
 	v := all[1]
-	if v.Connections != 12 || v.Refused != 3 || !v.Programmed || v.Protocol != api.TCP || v.Balance != api.Random {
+	if v.Connections != 12 || v.Refused != 3 || v.Limited != 3 || v.Open != 6 || !v.Programmed || v.Protocol != api.TCP || v.Balance != api.Random {
 		t.Errorf("got %+v", v)
 	}
 	if got, want := v.DNSNames, []string{"web.shop.vip.weir.internal", "www.shop.vip.weir.internal"}; !slices.Equal(got, want) {
@@ -223,6 +225,9 @@ func TestStatusesJoinCountersOfBothFamilies(t *testing.T) {
 	}
 	if len(v.Addresses) != 5 {
 		t.Errorf("addresses: got %v, want both families of two names and a literal", v.Addresses)
+	}
+	if a, b := v.Backends[0], v.Backends[2]; a.Open != 2 || a.Failures != 1 || b.Reset != 6 {
+		t.Errorf("backends: got %+v and %+v", a, b)
 	}
 	got := fmt.Sprintf("%d %d %d %s %d", v.Backends[0].Connections, v.Backends[1].Connections, v.Backends[2].Connections, v.Backends[0].Node, v.Backends[0].Weight)
 	if got != "4 5 3 a1 1" {

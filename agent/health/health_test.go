@@ -65,16 +65,16 @@ func TestABackendGoesDownAfterFailuresAndComesBackAtOnce(t *testing.T) {
 	}))
 	defer server.Close()
 	var changes atomic.Int64
-	c := running(t, Options{OnChange: func() { changes.Add(1) }})
+	c := running(t, Options{OnChange: func(Target) { changes.Add(1) }})
 	k := target(server.Listener.Addr().String(), api.HealthCheck{HTTP: &api.HTTPCheck{Path: "/healthz"}})
 	c.Set([]Target{k})
-	if state, reason := c.State(k.Service, k.Protocol, k.Backend); state != api.Down || !strings.Contains(reason, "first success") {
-		t.Errorf("before the first check: got %s (%s), want down", state, reason)
+	if state, reason := c.State(k.Service, k.Protocol, k.Backend); state != api.Draining || !strings.Contains(reason, "first success") {
+		t.Errorf("before the first check: got %s (%s), want draining", state, reason)
 	}
 	eventually(t, c, k, api.Up)
 	before := asked.Load()
 	status.Store(503)
-	if reason := eventually(t, c, k, api.Down); !strings.Contains(reason, "503") {
+	if reason := eventually(t, c, k, api.Draining); !strings.Contains(reason, "503") {
 		t.Errorf("reason: got %q", reason)
 	}
 	if n := asked.Load() - before; n < 3 {
@@ -152,7 +152,10 @@ func TestSetStopsWhatIsNotWanted(t *testing.T) {
 func TestEarlierResultsHoldForTheFirstTargetsAlone(t *testing.T) {
 	k := target("127.0.0.1:1", api.HealthCheck{TCP: &api.TCPCheck{}})
 	other := target("127.0.0.1:2", api.HealthCheck{TCP: &api.TCPCheck{}})
-	initial := []Result{{k.Service, k.Protocol, k.Backend, true}, {other.Service, other.Protocol, other.Backend, true}}
+	initial := []Result{
+		{Service: k.Service, Protocol: k.Protocol, Backend: k.Backend, Up: true},
+		{Service: other.Service, Protocol: other.Protocol, Backend: other.Backend, Up: true},
+	}
 	c := New(Options{Initial: initial}) // never runs
 	c.Set([]Target{k})
 	if got := c.Results(); len(got) != 1 || got[0] != initial[0] {
@@ -174,7 +177,7 @@ func TestAChangedCheckKeepsTheResult(t *testing.T) {
 	}
 	defer l.Close()
 	var changes atomic.Int64
-	c := running(t, Options{OnChange: func() { changes.Add(1) }})
+	c := running(t, Options{OnChange: func(Target) { changes.Add(1) }})
 	k := target(l.Addr().String(), api.HealthCheck{TCP: &api.TCPCheck{}})
 	c.Set([]Target{k})
 	eventually(t, c, k, api.Up)
@@ -197,7 +200,7 @@ func TestNotMoreThanTheBoundRunAtOnce(t *testing.T) {
 	}))
 	defer server.Close()
 	c := New(Options{})
-	c.slots = make(chan struct{}, 4)
+	c.network = newPool(4)
 	run(t, c)
 	var targets []Target
 	for i := range 40 {

@@ -1,53 +1,54 @@
 package health
 
 import (
-	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"net/netip"
-	"os"
-	"os/exec"
-	"strconv"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/weirproject/weir/api"
 )
 
-// maxBody is how much of an answer is read, in bytes.
-const maxBody = 64 << 10
+// userAgent is how checks name themselves.
+const userAgent = "weir-health"
 
-// prober makes single checks.
+// probeFunc makes one check; nil means that it passed. What does not change
+// from check to check was made ready before.
+type probeFunc func(context.Context) error
+
+// prober makes the probes of targets.
 type prober struct {
-	transport *http.Transport
+	roots *x509.CertPool // that sign certificates; nil: the system's
 }
 
-// newProber opens a connection per check, so that a check sees what a new
-// client would see, and goes to the backend itself whatever proxies the
-// environment names.
-func newProber() *prober {
-	return &prober{&http.Transport{DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: maxBody}}
+// probe returns the check of a target, whose defaults are filled in. Every check
+// opens a connection of its own, since that is what a new client will do, and
+// goes to the backend itself whatever proxies the environment names.
+func (p *prober) probe(t Target) probeFunc {
+	switch c := t.Check; {
+	case c.HTTP != nil:
+		return newHTTPProbe(*c.HTTP, t.Backend, nil)
+	case c.HTTPS != nil:
+		return newHTTPProbe(c.HTTPS.HTTPCheck, t.Backend, tlsConfig(*c.HTTPS, t.Backend, p.roots, "http/1.1"))
+	case c.GRPC != nil:
+		return newGRPCProbe(*c.GRPC, t.Backend)
+	case c.TCP != nil:
+		address := withPort(t.Backend, c.TCP.Port)
+		return func(ctx context.Context) error { return probeTCP(ctx, address) }
+	default:
+		return newExecProbe(c.Exec.Command, t.Backend)
+	}
 }
 
-// probe makes one check within its time-out; nil means that it passed.
-func (p *prober) probe(ctx context.Context, t Target) error {
-	timeout := t.Check.Timeout.Std()
+// within runs a probe with a time-out.
+func within(ctx context.Context, timeout time.Duration, probe probeFunc) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	var err error
-	switch {
-	case t.Check.HTTP != nil:
-		err = p.probeHTTP(ctx, *t.Check.HTTP, t.Backend)
-	case t.Check.TCP != nil:
-		err = probeTCP(ctx, withPort(t.Backend, t.Check.TCP.Port))
-	default:
-		err = probeExec(ctx, t.Check.Exec.Command, t.Backend)
-	}
+	err := probe(ctx)
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("no answer within %s", timeout)
 	}
@@ -56,93 +57,69 @@ func (p *prober) probe(ctx context.Context, t Target) error {
 
 func withPort(backend netip.AddrPort, port uint16) netip.AddrPort {
 	if port == 0 {
-		return backend
+		port = backend.Port()
 	}
-	return netip.AddrPortFrom(backend.Addr(), port)
+	return netip.AddrPortFrom(backend.Addr().Unmap(), port)
 }
 
-func (p *prober) probeHTTP(ctx context.Context, check api.HTTPCheck, backend netip.AddrPort) error {
-	path := check.Path
-	if path == "" {
-		path = "/"
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+withPort(backend, check.Port).String()+path, nil)
+// dial opens a connection that Close resets, so that it leaves no TIME_WAIT
+// behind, neither on this node nor, when the server closes first, on its.
+func dial(ctx context.Context, address netip.AddrPort) (*net.TCPConn, error) {
+	// Keep-alive probes would cost four system calls on a connection that is
+	// gone before the first.
+	d := net.Dialer{KeepAlive: -1}
+	conn, err := d.DialTCP(ctx, "tcp", netip.AddrPort{}, address)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if check.Host != "" {
-		request.Host = check.Host
-	}
-	request.Header.Set("User-Agent", "weir-health")
-	// RoundTrip follows no redirect: a redirect is an answer.
-	response, err := p.transport.RoundTrip(request)
+	_ = conn.SetLinger(0)
+	return conn, nil
+}
+
+// open dials and shakes hands when there is a config. Reads and writes fail when
+// ctx ends; done closes the connection.
+func open(ctx context.Context, address netip.AddrPort, config *tls.Config) (conn net.Conn, done func(), err error) {
+	tcp, err := dial(ctx, address)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	// Closing a connection with unread data resets it, which servers log.
-	_, _ = io.CopyN(io.Discard, response.Body, maxBody)
-	response.Body.Close()
-	if response.StatusCode < 200 || response.StatusCode > 399 {
-		return fmt.Errorf("GET %s answered %s", path, response.Status)
+	stop := context.AfterFunc(ctx, func() { _ = tcp.SetDeadline(time.Unix(1, 0)) })
+	done = func() { stop(); tcp.Close() }
+	if config == nil {
+		return tcp, done, nil
 	}
-	return nil
+	secure := tls.Client(tcp, config)
+	if err := secure.Handshake(); err != nil {
+		done()
+		return nil, nil, fmt.Errorf("shake hands over tls: %w", err)
+	}
+	return secure, done, nil
+}
+
+// curves leave out the post-quantum key exchanges, which cost several times the
+// processor time: a check has nothing to hide.
+var curves = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
+
+// tlsConfig has the name of the check's host, or else the backend's address,
+// which is no SNI (RFC 6066 section 3) but is what a certificate is checked for.
+func tlsConfig(check api.HTTPSCheck, backend netip.AddrPort, roots *x509.CertPool, protocol string) *tls.Config {
+	name := check.Host
+	if host, _, err := net.SplitHostPort(name); err == nil {
+		name = host
+	}
+	if name == "" {
+		name = backend.Addr().Unmap().String()
+	}
+	return &tls.Config{
+		ServerName: name, InsecureSkipVerify: !check.Verify, RootCAs: roots,
+		NextProtos: []string{protocol}, CurvePreferences: curves,
+	}
 }
 
 func probeTCP(ctx context.Context, address netip.AddrPort) error {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", address.String())
+	conn, err := dial(ctx, address)
 	if err != nil {
 		return err
 	}
-	// A reset leaves no TIME_WAIT behind on this node.
-	_ = conn.(*net.TCPConn).SetLinger(0)
 	return conn.Close()
 }
-
-func probeExec(ctx context.Context, command []string, backend netip.AddrPort) error {
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-	cmd.Dir = "/"
-	cmd.Env = []string{
-		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"WEIR_BACKEND_ADDRESS=" + backend.Addr().String(),
-		"WEIR_BACKEND_PORT=" + strconv.Itoa(int(backend.Port())),
-	}
-	// The whole process group goes at the time-out, children included.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error {
-		if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); !errors.Is(err, syscall.ESRCH) {
-			return err
-		}
-		return os.ErrProcessDone
-	}
-	// A child that left the group may hold our end of its output for ever.
-	cmd.WaitDelay = 100 * time.Millisecond
-	out := &firstLine{}
-	cmd.Stdout, cmd.Stderr = out, out
-	err := cmd.Run()
-	if err == nil || errors.Is(err, exec.ErrWaitDelay) { // that one exited with 0
-		return nil
-	}
-	if said := out.String(); said != "" {
-		return fmt.Errorf("%s: %w: %s", command[0], err, said)
-	}
-	return fmt.Errorf("%s: %w", command[0], err)
-}
-
-// firstLine keeps the first line written to it, 200 bytes at most, and drops
-// the rest.
-type firstLine struct {
-	line  []byte
-	ended bool
-}
-
-func (f *firstLine) Write(b []byte) (int, error) {
-	if !f.ended {
-		line, _, ended := bytes.Cut(b, []byte("\n"))
-		f.line = append(f.line, line[:min(len(line), 200-len(f.line))]...)
-		f.ended = ended
-	}
-	return len(b), nil
-}
-
-func (f *firstLine) String() string { return strings.ToValidUTF8(string(f.line), "?") }

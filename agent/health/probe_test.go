@@ -23,8 +23,7 @@ import (
 // try makes one check with a time-out.
 func try(t *testing.T, backend string, timeout time.Duration, check api.HealthCheck) error {
 	t.Helper()
-	check.Timeout = api.Duration(timeout)
-	return newProber().probe(t.Context(), Target{Backend: netip.MustParseAddrPort(backend), Check: check})
+	return within(t.Context(), timeout, (&prober{}).probe(Target{Backend: netip.MustParseAddrPort(backend), Check: check}))
 }
 
 func TestHTTPPassesFrom200To399(t *testing.T) {
@@ -188,9 +187,9 @@ func TestExecDoesNotWaitForAChildThatKeepsItsOutput(t *testing.T) {
 func TestAProbeEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, cancel)
-	check := shell("sleep 30")
+	probe := (&prober{}).probe(Target{Backend: netip.MustParseAddrPort("127.0.0.1:1"), Check: shell("sleep 30")})
 	start := time.Now()
-	if err := newProber().probe(ctx, Target{Backend: netip.MustParseAddrPort("127.0.0.1:1"), Check: check.WithDefaults()}); err == nil {
+	if err := within(ctx, time.Minute, probe); err == nil {
 		t.Error("a killed command passed")
 	}
 	if took := time.Since(start); took > 900*time.Millisecond {

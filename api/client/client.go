@@ -3,6 +3,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,10 +21,14 @@ import (
 	"github.com/weirproject/weir/api"
 )
 
-// The paths of the API. All answer GET with JSON, or with a Problem.
+// The paths of the API. All but PathDrain answer GET, with JSON or with a Problem.
 const (
 	PathStatus       = "/v1/status"        // api.Status
 	PathVIPs         = "/v1/vips"          // []api.VIPStatus; below it, by name, one
+	PathVIPExplain   = "/v1/vip/explain"   // ?name=&protocol=: []api.VIPStep
+	PathVIPTrace     = "/v1/vip/trace"     // ?client=&vip=&protocol=: api.VIPTrace
+	PathConnections  = "/v1/vip/conns"     // ?name=: []api.Connection
+	PathDrain        = "/v1/vip/drain"     // POST api.Drain: []api.VIPStatus of the service
 	PathDNSQuery     = "/v1/dns/query"     // ?name=&type=: api.DNSAnswer
 	PathZonesExplain = "/v1/zones/explain" // ?from=&to=&port=: api.ZoneExplanation
 )
@@ -104,6 +109,29 @@ func (c *Client) VIP(ctx context.Context, name string) (api.VIPStatus, error) {
 	return get[api.VIPStatus](ctx, c, nil, PathVIPs, name)
 }
 
+// VIPExplain goes the way from a VIP's name to its backends, to the first step
+// that fails. An empty protocol means any.
+func (c *Client) VIPExplain(ctx context.Context, name string, protocol api.Protocol) ([]api.VIPStep, error) {
+	return get[[]api.VIPStep](ctx, c, url.Values{"name": {name}, "protocol": {string(protocol)}}, PathVIPExplain)
+}
+
+// VIPTrace tells which backend a client would get. The client is an address, or
+// empty for the node itself; vip is address:port or a name with a port.
+func (c *Client) VIPTrace(ctx context.Context, from, vip string, protocol api.Protocol) (api.VIPTrace, error) {
+	return get[api.VIPTrace](ctx, c, url.Values{"client": {from}, "vip": {vip}, "protocol": {string(protocol)}}, PathVIPTrace)
+}
+
+// Connections lists the open connections through VIPs, of one service or, with
+// an empty name, of all.
+func (c *Client) Connections(ctx context.Context, name string) ([]api.Connection, error) {
+	return get[[]api.Connection](ctx, c, url.Values{"name": {name}}, PathConnections)
+}
+
+// Drain gives a backend no new connections from this node, or does so again.
+func (c *Client) Drain(ctx context.Context, d api.Drain) (api.VIPStatus, error) {
+	return call[api.VIPStatus](ctx, c, http.MethodPost, nil, d, PathDrain)
+}
+
 // DNSQuery asks the node's proxy for a name and a type such as A or SRV.
 func (c *Client) DNSQuery(ctx context.Context, name, recordType string) (api.DNSAnswer, error) {
 	return get[api.DNSAnswer](ctx, c, url.Values{"name": {name}, "type": {recordType}}, PathDNSQuery)
@@ -116,13 +144,26 @@ func (c *Client) ZoneExplain(ctx context.Context, from, to, port string) (api.Zo
 
 // get asks for a path and the labels below it.
 func get[T any](ctx context.Context, c *Client, query url.Values, path string, below ...string) (T, error) {
+	return call[T](ctx, c, http.MethodGet, query, nil, path, below...)
+}
+
+// call sends the body, if there is one, as JSON.
+func call[T any](ctx context.Context, c *Client, method string, query url.Values, body any, path string, below ...string) (T, error) {
 	var value T
+	var content io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return value, fmt.Errorf("ask the agent for %s: %w", path, err)
+		}
+		content = bytes.NewReader(text)
+	}
 	for _, label := range below {
 		path += "/" + url.PathEscape(label)
 	}
 	u := c.base.JoinPath(path)
 	u.RawQuery = query.Encode()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	request, err := http.NewRequestWithContext(ctx, method, u.String(), content)
 	if err != nil {
 		return value, fmt.Errorf("ask the agent for %s: %w", path, err)
 	}

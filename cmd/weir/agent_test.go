@@ -60,8 +60,16 @@ func (a *agent) handler() http.Handler {
 		client.PathZonesExplain: func(r *http.Request) any {
 			return explanation(r.FormValue("from"), r.FormValue("to"), r.FormValue("port"))
 		},
+		client.PathVIPExplain:  func(r *http.Request) any { return steps(r.FormValue("name")) },
+		client.PathVIPTrace:    func(r *http.Request) any { return trace(r.FormValue("client")) },
+		client.PathConnections: func(*http.Request) any { return conns() },
+		client.PathDrain:       func(r *http.Request) any { return drained(r) },
 	} {
-		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+		method := http.MethodGet
+		if path == client.PathDrain {
+			method = http.MethodPost
+		}
+		mux.HandleFunc(method+" "+path, func(w http.ResponseWriter, r *http.Request) {
 			a.asked = r.URL.RequestURI()
 			value := answer(r)
 			if p, wrong := value.(client.Problem); wrong {
@@ -115,16 +123,54 @@ func services() []api.VIPStatus {
 		{
 			Name: "web", Namespace: "shop", Protocol: api.TCP, Balance: api.Maglev, Affinity: api.Duration(10 * time.Minute),
 			DNSNames: []string{"web.shop.vip.weir.internal"}, VIPs: []api.VIP{{Name: "web", Port: 80}, {Addr: netip.MustParseAddr("192.0.2.1"), Port: 80}},
-			Addresses: addrPorts("198.18.3.7:80", "[fd77:6569:7200::9]:80", "192.0.2.1:80"), Programmed: true, Connections: 1234, Refused: 5,
+			Addresses: addrPorts("198.18.3.7:80", "[fd77:6569:7200::9]:80", "192.0.2.1:80"), Programmed: true,
+			Connections: 1234, Refused: 5, Open: 7, Limited: 2, MaxConnections: 500, Prefer: api.PreferZone, Edge: &api.Edge{Allow: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}},
 			Backends: []api.BackendStatus{
-				{Address: netip.MustParseAddrPort("10.80.0.11:8080"), Node: "a1", Weight: 1, State: api.Up, Connections: 1200},
-				{Address: netip.MustParseAddrPort("10.80.0.12:8080"), Node: "a2", Weight: 10, State: api.Draining, Reason: "set draining in its document", Connections: 34},
+				{Address: netip.MustParseAddrPort("10.80.0.11:8080"), Node: "a1", Weight: 1, State: api.Up, Share: 100, Connections: 1200, Open: 5, Failures: 3},
+				{Address: netip.MustParseAddrPort("10.80.0.12:8080"), Node: "a2", Weight: 10, State: api.Draining, Reason: "set draining in its document", Connections: 34, Open: 2, Reset: 1},
 				{Address: netip.MustParseAddrPort("[fd00::13]:8080"), Weight: 1, State: api.Down, Reason: "GET /healthz answered 503 Service Unavailable"},
 			},
 		},
 		{Name: "dns", Namespace: "default", Protocol: api.TCP, Balance: api.Random, VIPs: []api.VIP{{Name: "dns", Port: 53}}, Addresses: addrPorts("198.18.0.53:53"), Backends: []api.BackendStatus{}},
 		{Name: "dns", Namespace: "default", Protocol: api.UDP, Balance: api.Random, VIPs: []api.VIP{{Name: "dns", Port: 53}}, Addresses: addrPorts("198.18.0.53:53"), Programmed: true, Backends: []api.BackendStatus{}},
 	}
+}
+
+func steps(name string) []api.VIPStep {
+	all := []api.VIPStep{{Step: "name", OK: true, Evidence: name + " is the service web.shop"}, {Step: "health", OK: true, Evidence: "2 of 3 backends are up"}}
+	if name == "gone.shop" {
+		all[1] = api.VIPStep{Step: "service", Evidence: "there is no service gone.shop", Next: "write its document into a folder of state:"}
+	}
+	return all
+}
+
+func trace(from string) api.VIPTrace {
+	return api.VIPTrace{
+		Client: from, VIP: netip.MustParseAddrPort("198.18.3.7:80"), Protocol: api.TCP, Service: "web.shop/tcp/4", Balance: api.Random,
+		Backends: []api.TraceShare{{Address: netip.MustParseAddrPort("10.80.0.11:8080"), Share: 66.7}, {Address: netip.MustParseAddrPort("10.80.0.12:8080"), Share: 33.3}},
+		Reason:   "random: any slot with the same chance",
+	}
+}
+
+func conns() []api.Connection {
+	return []api.Connection{
+		{Protocol: api.UDP, VIP: netip.MustParseAddrPort("198.18.0.53:53"), Backend: netip.MustParseAddrPort("10.80.0.12:53")},
+		{Service: "web.shop", Protocol: api.TCP, VIP: netip.MustParseAddrPort("198.18.3.7:80"), Backend: netip.MustParseAddrPort("10.80.0.11:8080"),
+			Client: netip.MustParseAddrPort("10.80.0.13:40312"), State: "established", Process: 4711, Command: "curl"},
+	}
+}
+
+func drained(r *http.Request) any {
+	var d api.Drain
+	if err := json.NewDecoder(r.Body).Decode(&d); err != nil || d.Service != "web.shop" || d.Protocol != api.TCP {
+		return client.Problem{Title: "Bad Request", Status: 400, Detail: "drain: not what was meant"}
+	}
+	v := services()[0]
+	v.Backends[0].State, v.Backends[0].Reason = api.Draining, "drained by hand"
+	if d.Undo {
+		v.Backends[0].State, v.Backends[0].Reason = api.Up, ""
+	}
+	return v
 }
 
 func answer(name, recordType string) any {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -13,7 +14,8 @@ import (
 )
 
 func (c *cli) vipCommand() *cobra.Command {
-	return c.noun("vip", "Show virtual IPs: what leads to which backends", c.vipListCommand(), c.vipShowCommand())
+	return c.noun("vip", "Virtual IPs: what leads to which backends, and why", c.vipListCommand(), c.vipShowCommand(),
+		c.vipExplainCommand(), c.vipTraceCommand(), c.vipConnsCommand(), c.vipTopCommand(), c.vipDrainCommand())
 }
 
 func (c *cli) vipListCommand() *cobra.Command {
@@ -28,9 +30,10 @@ func (c *cli) vipListCommand() *cobra.Command {
 				return err
 			}
 			return c.print(all, func(p *page) {
-				p.row("NAME", "PROTOCOL", "ADDRESSES", "UP", "CONNECTIONS", "REFUSED", "STATE")
+				p.row("NAME", "PROTOCOL", "ADDRESSES", "UP", "OPEN", "CONNECTIONS", "REFUSED", "STATE")
 				for _, v := range all {
-					p.row(vipName(v), v.Protocol, orDash(list(v.Addresses)), fmt.Sprintf("%d/%d", up(v), len(v.Backends)), v.Connections, v.Refused, vipState(v))
+					p.row(vipName(v), v.Protocol, orDash(list(v.Addresses)), fmt.Sprintf("%d/%d", up(v), len(v.Backends)),
+						v.Open, v.Connections, v.Refused+v.Limited, vipState(v))
 				}
 			})
 		},
@@ -38,7 +41,6 @@ func (c *cli) vipListCommand() *cobra.Command {
 }
 
 func (c *cli) vipShowCommand() *cobra.Command {
-	var protocol string
 	cmd := &cobra.Command{
 		Use:   "show NAME",
 		Short: "Show a service, its backends and why one is not up",
@@ -48,24 +50,43 @@ the name alone in the namespace "default".`,
 		Args:              arguments(1, 1, "one: NAME"),
 		ValidArgsFunction: c.completeVIPs,
 	}
-	protocols := []string{string(api.TCP), string(api.UDP)}
-	cmd.Flags().StringVar(&protocol, "protocol", "", "tcp or udp, where a service has both")
-	_ = cmd.RegisterFlagCompletionFunc("protocol", cobra.FixedCompletions(protocols, cobra.ShellCompDirectiveNoFileComp))
+	protocol := protocolFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if protocol != "" && !slices.Contains(protocols, protocol) {
-			return usage(cmd, "--protocol %q is neither tcp nor udp", protocol)
-		}
-		all, err := c.vips(cmd.Context())
-		if err != nil {
-			return err
-		}
-		v, err := pick(all, args[0], api.Protocol(protocol))
+		v, err := c.pickVIP(cmd, args[0], protocol)
 		if err != nil {
 			return err
 		}
 		return c.print(v, func(p *page) { vipPage(p, v) })
 	}
 	return cmd
+}
+
+// protocolFlag adds --protocol.
+func protocolFlag(cmd *cobra.Command) *string {
+	protocol := cmd.Flags().String("protocol", "", "tcp or udp, where a service has both")
+	_ = cmd.RegisterFlagCompletionFunc("protocol", cobra.FixedCompletions(protocols(), cobra.ShellCompDirectiveNoFileComp))
+	return protocol
+}
+
+func protocols() []string { return []string{string(api.TCP), string(api.UDP)} }
+
+func checkProtocol(cmd *cobra.Command, protocol *string) error {
+	if *protocol != "" && !slices.Contains(protocols(), *protocol) {
+		return usage(cmd, "--protocol %q is neither tcp nor udp", *protocol)
+	}
+	return nil
+}
+
+// pickVIP asks the agent for the service of the name.
+func (c *cli) pickVIP(cmd *cobra.Command, name string, protocol *string) (api.VIPStatus, error) {
+	if err := checkProtocol(cmd, protocol); err != nil {
+		return api.VIPStatus{}, err
+	}
+	all, err := c.vips(cmd.Context())
+	if err != nil {
+		return api.VIPStatus{}, err
+	}
+	return pick(all, name, api.Protocol(*protocol))
 }
 
 // pick finds the service by name and protocol; an empty protocol is any, if
@@ -99,6 +120,9 @@ func vipPage(p *page, v api.VIPStatus) {
 	if v.Affinity > 0 {
 		balance += fmt.Sprintf(", a client stays for %s", v.Affinity)
 	}
+	if v.Prefer != "" {
+		balance += fmt.Sprintf(", backends in the same %s first", v.Prefer)
+	}
 	p.row("Name", vipName(v))
 	p.row("Protocol", v.Protocol)
 	p.row("Balance", balance)
@@ -106,16 +130,50 @@ func vipPage(p *page, v api.VIPStatus) {
 	p.row("Addresses", orDash(list(v.Addresses)))
 	p.row("DNS names", orDash(list(v.DNSNames)))
 	p.row("State", vipState(v))
-	p.row("Connections", fmt.Sprintf("%d, and %d refused", v.Connections, v.Refused))
+	p.row("Connections", connections(v))
+	if v.Edge != nil {
+		p.row("From outside", edgeText(*v.Edge))
+	}
 	p.line("")
 	if len(v.Backends) == 0 {
 		p.line("No backends: connections are refused.")
 		return
 	}
-	p.row("BACKEND", "NODE", "WEIGHT", "STATE", "CONNECTIONS", "REASON")
+	p.row("BACKEND", "NODE", "WEIGHT", "SHARE", "STATE", "OPEN", "CONNECTIONS", "FAILED", "RESET", "REASON")
 	for _, b := range v.Backends {
-		p.row(b.Address, orDash(b.Node), b.Weight, b.State, b.Connections, b.Reason)
+		p.row(b.Address, orDash(b.Node), b.Weight, percent(b.Share), b.State, b.Open, b.Connections, b.Failures, b.Reset,
+			strings.Trim(b.Reason+"; "+b.Note, "; "))
 	}
+}
+
+// percent to one digit, without a zero behind the point.
+func percent(share float64) string {
+	return strings.TrimSuffix(strconv.FormatFloat(share, 'f', 1, 64), ".0") + "%"
+}
+
+// connections is one phrase about how many there are and were.
+func connections(v api.VIPStatus) string {
+	open := strconv.FormatUint(v.Open, 10)
+	if v.MaxConnections > 0 {
+		open += fmt.Sprintf(" of at most %d", v.MaxConnections)
+	}
+	text := fmt.Sprintf("%s open, %d in all, %d refused", open, v.Connections, v.Refused)
+	if v.Limited > 0 {
+		text += fmt.Sprintf(", %d over the limit", v.Limited)
+	}
+	return text
+}
+
+func edgeText(e api.Edge) string {
+	deliver := e.Deliver
+	if deliver == "" {
+		deliver = api.DSR
+	}
+	from := "from anywhere"
+	if len(e.Allow) > 0 {
+		from = "from " + list(e.Allow)
+	}
+	return fmt.Sprintf("%s, %s", deliver, from)
 }
 
 // vips lists the services; none is an empty list in every format.

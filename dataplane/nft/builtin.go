@@ -7,6 +7,8 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/weirproject/weir/dataplane"
 )
 
 // The types of ICMPv6 that a node needs for the link to work at all (RFC 4890,
@@ -16,6 +18,9 @@ var (
 	neighbourTypes = []byte{133, 134, 135, 136} // router and neighbour, solicitation and advertisement
 	listenerTypes  = []byte{130, 131, 132, 143} // multicast listener query, report, done, report v2
 )
+
+// vrrp is VRRP's number among the protocols of IP.
+const vrrp = 112
 
 // loopback is the number of lo, the first device of every namespace.
 const loopback = 1
@@ -36,7 +41,11 @@ func (b *builder) addBuiltIn() {
 		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: binaryutil.NativeEndian.PutUint32(loopback)},
 	}, accept)
 
-	b.add(addressedChain, "established", replies)
+	delivered := slices.Concat([]expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: register}}, bits(dataplane.DeliveredMark), accept)
+	for _, chain := range []string{addressedChain, inputChain, forwardChain} {
+		b.add(chain, "established", replies)
+		b.add(chain, "delivered", delivered)
+	}
 	b.add(addressedChain, "loopback", fromLoopback)
 	// To judge no more than what others may translate: input sees the rest.
 	others := local()
@@ -46,13 +55,12 @@ func (b *builder) addBuiltIn() {
 	b.add(addressedChain, "icmp", slices.Concat([]expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}, icmp}, accept), l)
 	b.addDHCP(addressedChain, accept)
 
-	b.add(inputChain, "established", replies)
 	b.add(inputChain, "loopback", fromLoopback)
 	b.addNeighbours(accept)
 	b.add(inputChain, "invalid", invalid)
 	b.addDHCP(inputChain, accept)
+	b.addElections(accept)
 
-	b.add(forwardChain, "established", replies)
 	for _, v6 := range []bool{false, true} {
 		set := setOf(zoned, v6)
 		b.add(forwardChain, "outside-zones", slices.Concat(family(v6),
@@ -66,6 +74,18 @@ func (b *builder) addBuiltIn() {
 func (b *builder) addDHCP(chain string, accept []expr.Any) {
 	b.add(chain, "dhcp-client", slices.Concat(family(false), udpPorts(67, 68), accept))
 	b.add(chain, "dhcp-client", slices.Concat(family(true), udpPorts(547, 546), accept))
+}
+
+// addElections lets edge nodes hear each other's VRRP (RFC 9568), which goes to
+// these groups alone. Without it each would believe to be the only one.
+func (b *builder) addElections(accept []expr.Any) {
+	for _, v6 := range []bool{false, true} {
+		group := []byte{224, 0, 0, 18}
+		if v6 {
+			group = []byte{0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x12}
+		}
+		b.add(inputChain, "edge-elections", slices.Concat(family(v6), protocol(vrrp), []expr.Any{address(v6, false), equal(group...)}, accept))
+	}
 }
 
 // addNeighbours appends the ICMPv6 of the link. It comes before the check for

@@ -109,9 +109,24 @@ func (a *runAllocator) release() {
 	}
 }
 
-// grace waits until every program that runs now has ended and frees what was
-// in quarantine. It takes some 20 ms, so it is called only when room is needed.
-func (b *Balancer) grace() {
+// limit makes the table larger.
+func (a *idAllocator) limit(n uint32) { a.max = max(a.max, n) }
+
+// limit makes the table larger.
+func (a *runAllocator) limit(n uint32) {
+	if n <= a.size {
+		return
+	}
+	if last := len(a.free) - 1; last >= 0 && a.free[last].first+a.free[last].count == a.size {
+		a.free[last].count += n - a.size
+	} else {
+		a.free = append(a.free, run{a.size, n - a.size})
+	}
+	a.size = n
+}
+
+// waitForPrograms waits until every program that runs now has ended, some 20 ms.
+func waitForPrograms() {
 	// cgroup programs run in an RCU read-side section, and this command waits
 	// for an RCU grace period (membarrier(2), Linux 4.3). Where it is filtered
 	// or a CPU is nohz_full, time must do: a program runs for microseconds.
@@ -119,44 +134,60 @@ func (b *Balancer) grace() {
 	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0); errno != 0 {
 		time.Sleep(time.Second)
 	}
+}
+
+// grace frees what was in quarantine, when no program can hold it any more. It
+// is called only when room is needed.
+func (b *Balancer) grace() {
+	waitForPrograms()
 	b.ids.release()
 	b.backends.release()
 	b.slots.release()
 }
 
-// takeBackend and the two below it try again after a grace period.
-func (b *Balancer) takeBackend() (uint32, error) {
+// takeBackend and the two below it try again after a grace period, and then
+// with larger maps.
+func (b *Balancer) takeBackend(p *pass) (uint32, error) {
 	id, ok := b.backends.take()
 	if !ok && len(b.backends.quarantine) > 0 {
 		b.grace()
 		id, ok = b.backends.take()
 	}
 	if !ok {
-		return 0, fmt.Errorf("the table of backends is full: it holds %d", b.backends.max-1)
+		if err := b.grow(p, "backends", Sizes{Backends: b.backends.max + 1}); err != nil {
+			return 0, err
+		}
+		id, _ = b.backends.take()
 	}
 	return id, nil
 }
 
-func (b *Balancer) takeService() (uint32, error) {
+func (b *Balancer) takeService(p *pass) (uint32, error) {
 	id, ok := b.ids.take()
 	if !ok && len(b.ids.quarantine) > 0 {
 		b.grace()
 		id, ok = b.ids.take()
 	}
 	if !ok {
-		return 0, fmt.Errorf("the table of services is full: it holds %d", b.ids.max-1)
+		if err := b.grow(p, "services", Sizes{Services: b.ids.max + 1}); err != nil {
+			return 0, err
+		}
+		id, _ = b.ids.take()
 	}
 	return id, nil
 }
 
-func (b *Balancer) takeRun(count uint32) (run, error) {
+func (b *Balancer) takeRun(p *pass, count uint32) (run, error) {
 	r, ok := b.slots.take(count)
 	if !ok && len(b.slots.quarantine) > 0 {
 		b.grace()
 		r, ok = b.slots.take(count)
 	}
 	if !ok {
-		return run{}, fmt.Errorf("the table of slots is full: %d in a row are needed, of %d in all", count, b.slots.size)
+		if err := b.grow(p, "slots", Sizes{Slots: b.slots.size + count}); err != nil {
+			return run{}, fmt.Errorf("%d slots in a row are needed: %w", count, err)
+		}
+		r, _ = b.slots.take(count)
 	}
 	return r, nil
 }

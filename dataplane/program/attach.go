@@ -39,6 +39,10 @@ var hooks = [...]hook{
 	{"connect6", bpf.BalanceProgWeirConnect6, ebpf.AttachCGroupInet6Connect},
 }
 
+// watchHook runs several times for every TCP connection, so it is attached only
+// while a service is watched.
+var watchHook = hook{"watch", bpf.BalanceProgWeirWatch, ebpf.AttachCGroupSockOps}
+
 // setLinks makes every hook of the cgroup run our program, by a pinned link.
 func (b *Balancer) setLinks(c *dataplane.Changes) error {
 	var info unix.Stat_t
@@ -51,7 +55,28 @@ func (b *Balancer) setLinks(c *dataplane.Changes) error {
 			return fmt.Errorf("attach %s to cgroup %s: %w", h.name, b.options.Cgroup, err)
 		}
 	}
+	if !b.watching {
+		return b.removeLink(watchHook, c)
+	}
+	if err := b.setLink(watchHook, info.Ino, c); err != nil {
+		return fmt.Errorf("attach %s to cgroup %s: %w", watchHook.name, b.options.Cgroup, err)
+	}
 	return nil
+}
+
+// removeLink detaches what an earlier table needed.
+func (b *Balancer) removeLink(h hook, c *dataplane.Changes) error {
+	path := filepath.Join(b.options.PinDir, linkPrefix+h.name)
+	if held := b.links[h.name]; held != nil {
+		held.Close()
+		delete(b.links, h.name)
+	}
+	n, err := removeLink(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	c.Removed += n
+	return err
 }
 
 func (b *Balancer) setLink(h hook, cgroup uint64, c *dataplane.Changes) error {

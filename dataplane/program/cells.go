@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/weirproject/weir/bpf"
+	"github.com/weirproject/weir/dataplane"
 )
 
 // cells are the array maps, mapped into memory: what Set reads and writes there
@@ -26,7 +27,7 @@ type cells struct {
 	mappings [][]byte
 }
 
-func (c *cells) open(maps map[string]*ebpf.Map) (err error) {
+func (c *cells) openAll(maps map[string]*ebpf.Map) (err error) {
 	if c.ranges, err = mapCells[bpf.BalanceRanges](c, maps, bpf.BalanceMapRanges); err != nil {
 		return err
 	}
@@ -61,6 +62,45 @@ func mapCells[T any](c *cells, maps map[string]*ebpf.Map, name string) ([]T, err
 	}
 	c.mappings = append(c.mappings, raw)
 	return unsafe.Slice((*T)(unsafe.Pointer(&raw[0])), m.MaxEntries()), nil
+}
+
+// serviceLimit is how many ids of services there are, 0 included. After a crash
+// the maps may have different sizes.
+func (c *cells) serviceLimit(maps map[string]*ebpf.Map) uint32 {
+	return min(uint32(min(len(c.services), len(c.names))), maps[bpf.BalanceMapServiceCounts].MaxEntries())
+}
+
+// open is how many sockets the backends have.
+func (c *cells) open(backends []held) (sum int32) {
+	for _, h := range backends {
+		sum += int32(c.counters(h.id).Open)
+	}
+	return sum
+}
+
+// connections are how many a backend got.
+func connections(b *bpf.BalanceBackend) uint64 {
+	return atomic.LoadUint64(&b.Opened) - uint64(atomic.LoadUint32(&b.Repeats))
+}
+
+// counters of one backend.
+func (c *cells) counters(id uint32) dataplane.BackendCounters {
+	cell := &c.backends[id]
+	return dataplane.BackendCounters{
+		Connections: connections(cell),
+		Open:        uint64(max(int64(atomic.LoadUint64(&cell.Opened)-atomic.LoadUint64(&cell.Closed)), 0)),
+		Failures:    atomic.LoadUint64(&cell.Failures),
+		Reset:       atomic.LoadUint64(&cell.Reset),
+	}
+}
+
+// clearCounters forgets what an id's earlier owner has counted.
+func (c *cells) clearCounters(id uint32) {
+	cell := &c.backends[id]
+	atomic.StoreUint32(&cell.Repeats, 0)
+	for _, n := range []*uint64{&cell.Opened, &cell.Closed, &cell.Failures, &cell.Reset} {
+		atomic.StoreUint64(n, 0)
+	}
 }
 
 func (c *cells) close() error {

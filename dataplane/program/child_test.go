@@ -31,7 +31,8 @@ type request struct {
 	Mapped    bool // use an IPv6 socket for an IPv4 target
 	Bind      netip.Addr
 	Count     int
-	Keep      bool   // leave the socket open
+	Keep      bool // leave the socket open
+	MPTCP     bool
 	Socket    int    // to use instead of a new one
 	Namespace int    // veth: pid that gets the other end
 	Local     string // veth: address with prefix
@@ -98,6 +99,10 @@ func (r request) run() []outcome {
 		return failed(r.connect())
 	case "churn":
 		return r.churn()
+	case "read":
+		return []outcome{r.read()}
+	case "bind":
+		return []outcome{r.bind()}
 	case "close":
 		return failed(unix.Close(r.Socket))
 	default:
@@ -219,7 +224,11 @@ func (r request) open(v6 bool) (int, error) {
 	if r.Network == "udp" {
 		kind = unix.SOCK_DGRAM
 	}
-	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, 0)
+	protocol := 0
+	if r.MPTCP {
+		protocol = unix.IPPROTO_MPTCP
+	}
+	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return 0, err
 	}
@@ -281,6 +290,28 @@ func (r request) exchange(connect bool) (o outcome) {
 	o.Answer = string(buffer[:n])
 	if r.Network == "udp" {
 		o.Peer = spell(from)
+	}
+	return o
+}
+
+// read waits for data on an open socket.
+func (r request) read() (o outcome) {
+	n, err := unix.Read(r.Socket, make([]byte, 512))
+	o.Answer = fmt.Sprint(n)
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		o.Err, o.Errno = err.Error(), int(errno)
+	}
+	return o
+}
+
+// bind binds a socket to the address alone.
+func (r request) bind() (o outcome) {
+	fd, err := r.open(r.Bind.Is6())
+	unix.Close(fd)
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		o.Err, o.Errno = err.Error(), int(errno)
 	}
 	return o
 }

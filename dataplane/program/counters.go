@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 
@@ -21,24 +22,22 @@ func (b *Balancer) Counters() (dataplane.Counters, error) {
 		return all, errors.New("read counters: the balancer is closed")
 	}
 	for name, e := range b.entries {
-		s := dataplane.ServiceCounters{Backends: map[netip.AddrPort]uint64{}}
 		perCPU, err := counter[bpf.BalanceServiceCount](b.maps[bpf.BalanceMapServiceCounts], e.id)
 		if err != nil {
 			return all, fmt.Errorf("read counters of service %s: %w", name, err)
 		}
-		for _, n := range perCPU {
-			s.Connections += n.Connections
-			s.Refused += n.Refused
+		s := dataplane.ServiceCounters{
+			Connections: atomic.LoadUint64(&b.cells.services[e.id].Gone),
+			Backends:    make(map[netip.AddrPort]dataplane.BackendCounters, len(e.backends)),
 		}
-		for at, id := range e.ids {
-			perCPU, err := counter[bpf.BalanceBackendCount](b.maps[bpf.BalanceMapBackendCounts], id)
-			if err != nil {
-				return all, fmt.Errorf("read counters of service %s: %w", name, err)
-			}
-			address := netip.AddrPortFrom(decodeAddress(at.addr), swapPort(at.portBe))
-			for _, n := range perCPU {
-				s.Backends[address] += n.Connections
-			}
+		for _, n := range perCPU {
+			s.Refused += n.Refused
+			s.Limited += n.Limited
+		}
+		for _, h := range e.backends {
+			n := b.cells.counters(h.id)
+			s.Connections += n.Connections
+			s.Backends[h.at] = n
 		}
 		all.Services[name] = s
 	}

@@ -59,6 +59,7 @@ var protocols = map[api.Protocol]uint8{api.TCP: unix.IPPROTO_TCP, api.UDP: unix.
 var balances = map[api.Balance]bpf.BalanceBalance{
 	api.Random: bpf.BalanceBalanceBALANCE_RANDOM,
 	api.Maglev: bpf.BalanceBalanceBALANCE_MAGLEV,
+	api.P2C:    bpf.BalanceBalanceBALANCE_P2C,
 }
 
 const stateAbsent = bpf.BalanceBackendStateBACKEND_ABSENT

@@ -12,100 +12,202 @@ import (
 	"github.com/weirproject/weir/dataplane"
 )
 
+// conflict tells which service has one of the frontends already. Services that
+// are set anew in this pass may let go of theirs.
+func (b *Balancer) conflict(p *pass, e *entry, frontends []bpf.BalanceFrontendKey) error {
+	for _, key := range frontends {
+		owner := p.claimed[key]
+		if owner == nil {
+			owner = b.owners[key]
+			if owner == nil {
+				p.fresh++
+			}
+			if p.touched[owner] {
+				continue
+			}
+		}
+		if owner != nil && owner != e {
+			return fmt.Errorf("frontend %s is %s's", decodeFrontend(key), owner.name)
+		}
+	}
+	if need := uint32(len(b.owners) + p.fresh); need > b.maps[bpf.BalanceMapFrontends].MaxEntries() {
+		return b.grow(p, "frontends", Sizes{Frontends: need})
+	}
+	return nil
+}
+
+// claim makes the frontends the entry's; what it had before is released.
+func (p *pass) claim(e *entry, frontends []bpf.BalanceFrontendKey) {
+	p.released = append(p.released, e.frontends...)
+	e.frontends = frontends
+	for _, key := range frontends {
+		p.claimed[key] = e
+	}
+}
+
 // setFrontends makes exactly the wanted addresses lead to their services. An
 // address counts as virtual only when its frontends are there, and only until
 // they go: in between its clients would be refused.
-func (b *Balancer) setFrontends(w *wanted, c *dataplane.Changes) error {
-	held, err := readHash[bpf.BalanceFrontendKey, bpf.BalanceFrontend](b.maps[bpf.BalanceMapFrontends])
-	if err != nil {
-		return fmt.Errorf("read frontends back: %w", err)
-	}
-	literals, err := readHash[bpf.BalanceAddress, uint32](b.maps[bpf.BalanceMapAddresses])
-	if err != nil {
-		return fmt.Errorf("read addresses back: %w", err)
-	}
-	full := b.writeFrontends(w, held, c)
-	if err := b.removeFrontends(w, held, literals, c); err != nil {
-		return err
-	}
-	if len(full) > 0 {
-		// The old ones have made room.
-		for name, why := range b.writeFrontends(w, held, c) {
-			w.leave(name, why)
-		}
-		if err := b.removeFrontends(w, held, literals, c); err != nil {
+func (b *Balancer) setFrontends(p *pass, c *dataplane.Changes) error {
+	var held map[bpf.BalanceFrontendKey]bpf.BalanceFrontend
+	if p.verify {
+		var err error
+		if held, err = b.verifyFrontends(p, c); err != nil {
 			return err
 		}
 	}
-	return b.writeAddresses(w, literals, c)
-}
-
-// writeFrontends adds and corrects. It tells which services failed, and why;
-// held follows what it wrote.
-func (b *Balancer) writeFrontends(w *wanted, held map[bpf.BalanceFrontendKey]bpf.BalanceFrontend, c *dataplane.Changes) map[string]error {
-	failed := map[string]error{}
-	for key, name := range w.frontends {
-		next := bpf.BalanceFrontend{Self: key, Service: b.entries[name].id}
-		if held[key] == next {
-			b.made.frontends[key] = next.Service
-			continue
+	for key, e := range p.claimed {
+		if err := b.writeFrontend(key, e, held, c); err != nil {
+			return err
 		}
-		if err := b.maps[bpf.BalanceMapFrontends].Put(&key, &next); err != nil {
-			failed[name] = fmt.Errorf("write frontend %s: %w", decodeFrontend(key), err)
-			continue
-		}
-		b.count(c, b.made.frontends[key] == next.Service, "frontend", decodeFrontend(key).String())
-		b.made.frontends[key] = next.Service
-		held[key] = next
 	}
-	return failed
+	gone := b.release(p)
+	if err := b.removeAddresses(p, gone, c); err != nil {
+		return err
+	}
+	for _, key := range gone {
+		if err := b.removeFrontend(key, c); err != nil {
+			return err
+		}
+	}
+	return b.writeAddresses(p, c)
 }
 
-func (b *Balancer) removeFrontends(w *wanted, held map[bpf.BalanceFrontendKey]bpf.BalanceFrontend, literals map[bpf.BalanceAddress]uint32, c *dataplane.Changes) error {
-	wanted := w.addresses()
-	for a := range literals {
-		if wanted[a] {
+// verifyFrontends reads back what the kernel has and removes what nobody here
+// has put there or wants.
+func (b *Balancer) verifyFrontends(p *pass, c *dataplane.Changes) (map[bpf.BalanceFrontendKey]bpf.BalanceFrontend, error) {
+	held, err := readHash[bpf.BalanceFrontendKey, bpf.BalanceFrontend](b.maps[bpf.BalanceMapFrontends])
+	if err != nil {
+		return nil, fmt.Errorf("read frontends back: %w", err)
+	}
+	for key := range held {
+		if p.claimed[key] != nil || b.owners[key] != nil {
+			continue
+		}
+		if err := b.removeFrontend(key, c); err != nil {
+			return nil, err
+		}
+	}
+	return held, nil
+}
+
+func (b *Balancer) removeFrontend(key bpf.BalanceFrontendKey, c *dataplane.Changes) error {
+	if err := b.maps[bpf.BalanceMapFrontends].Delete(&key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("remove frontend %s: %w", decodeFrontend(key), err)
+	}
+	delete(b.made.frontends, key)
+	c.Removed++
+	return nil
+}
+
+// writeFrontend writes what held does not have; without held, what this
+// process has not written.
+func (b *Balancer) writeFrontend(key bpf.BalanceFrontendKey, e *entry, held map[bpf.BalanceFrontendKey]bpf.BalanceFrontend, c *dataplane.Changes) error {
+	next := bpf.BalanceFrontend{Self: key, Service: e.id}
+	id, made := b.made.frontends[key]
+	made = made && id == e.id
+	there := made
+	if held != nil {
+		there = held[key] == next
+	}
+	if !there {
+		if err := b.maps[bpf.BalanceMapFrontends].Put(&key, &next); err != nil {
+			return fmt.Errorf("write frontend %s: %w", decodeFrontend(key), err)
+		}
+		b.count(c, made, "frontend", decodeFrontend(key).String())
+	}
+	if b.owners[key] == nil {
+		b.shared[key.Addr]++
+	}
+	b.owners[key], b.made.frontends[key] = e, e.id
+	return nil
+}
+
+// release forgets the owners of the frontends that nobody wants any more, and
+// returns these.
+func (b *Balancer) release(p *pass) (gone []bpf.BalanceFrontendKey) {
+	for _, e := range p.gone {
+		p.released = append(p.released, e.frontends...)
+	}
+	for _, key := range p.released {
+		if p.claimed[key] != nil || b.owners[key] == nil {
+			continue
+		}
+		delete(b.owners, key)
+		if b.shared[key.Addr]--; b.shared[key.Addr] == 0 {
+			delete(b.shared, key.Addr)
+		}
+		gone = append(gone, key)
+	}
+	return gone
+}
+
+// removeAddresses removes the literal addresses that have no frontend left.
+func (b *Balancer) removeAddresses(p *pass, gone []bpf.BalanceFrontendKey, c *dataplane.Changes) error {
+	candidates := map[bpf.BalanceAddress]bool{}
+	for _, key := range gone {
+		if b.made.addresses[key.Addr] {
+			candidates[key.Addr] = true
+		}
+	}
+	if p.verify {
+		literals, err := readHash[bpf.BalanceAddress, uint32](b.maps[bpf.BalanceMapAddresses])
+		if err != nil {
+			return fmt.Errorf("read addresses back: %w", err)
+		}
+		p.literals = literals
+		for a := range literals {
+			candidates[a] = true
+		}
+	}
+	for a := range candidates {
+		if b.shared[a] > 0 && p.isLiteral(a) {
 			continue
 		}
 		if err := b.maps[bpf.BalanceMapAddresses].Delete(&a); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("remove address %s: %w", decodeAddress(a), err)
 		}
-		delete(literals, a)
 		delete(b.made.addresses, a)
-		c.Removed++
-	}
-	for key := range held {
-		if _, wanted := w.frontends[key]; wanted {
-			continue
-		}
-		if err := b.maps[bpf.BalanceMapFrontends].Delete(&key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("remove frontend %s: %w", decodeFrontend(key), err)
-		}
-		delete(held, key)
-		delete(b.made.frontends, key)
 		c.Removed++
 	}
 	return nil
 }
 
-func (b *Balancer) writeAddresses(w *wanted, literals map[bpf.BalanceAddress]uint32, c *dataplane.Changes) error {
-	wanted := w.addresses()
-	if len(wanted) > 0 {
-		w.ranges.Literals = 1
-	}
-	for a := range wanted {
-		if _, there := literals[a]; !there {
+// writeAddresses adds the literal addresses of the frontends, and then the
+// ranges.
+func (b *Balancer) writeAddresses(p *pass, c *dataplane.Changes) error {
+	for key := range p.claimed {
+		a := key.Addr
+		if !p.isLiteral(a) {
+			continue
+		}
+		made := b.made.addresses[a]
+		there := made
+		if p.verify {
+			_, there = p.literals[a]
+		}
+		if !there {
 			if err := b.maps[bpf.BalanceMapAddresses].Put(&a, uint32(1)); err != nil {
 				return fmt.Errorf("write address %s: %w", decodeAddress(a), err)
 			}
-			b.count(c, b.made.addresses[a], "address", decodeAddress(a).String())
+			b.count(c, made, "address", decodeAddress(a).String())
+			if p.verify {
+				p.literals[a] = 1
+			}
 		}
 		b.made.addresses[a] = true
 	}
-	return b.writeRanges(&w.ranges, c)
+	if len(b.made.addresses) > 0 {
+		p.ranges.Literals = 1
+	}
+	if p.verify || p.ranges.Literals != b.made.ranges.Literals {
+		b.writeRanges(&p.ranges, c)
+	}
+	return nil
 }
 
-func (b *Balancer) writeRanges(want *bpf.BalanceRanges, c *dataplane.Changes) error {
+// writeRanges says which addresses are virtual.
+func (b *Balancer) writeRanges(want *bpf.BalanceRanges, c *dataplane.Changes) {
 	cell := &b.cells.ranges[0]
 	if *cell != *want {
 		repair := b.made.ranges != nil && *b.made.ranges == *want
@@ -133,7 +235,6 @@ func (b *Balancer) writeRanges(want *bpf.BalanceRanges, c *dataplane.Changes) er
 	}
 	made := *want
 	b.made.ranges = &made
-	return nil
 }
 
 // readHash reads a whole hash map.

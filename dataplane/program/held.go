@@ -16,7 +16,7 @@ import (
 // Held reads back what the kernel serves, sorted by name, in the terms of a
 // Table. Weights are not in the kernel, and a service without frontends has no
 // protocol there.
-func (b *Balancer) Held() ([]dataplane.Service, error) {
+func (b *Balancer) Held() ([]*dataplane.Service, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
@@ -32,7 +32,11 @@ func (b *Balancer) Held() ([]dataplane.Service, error) {
 		s := &dataplane.Service{
 			Name:     decodeName(&b.cells.names[e.id]),
 			Balance:  keyOf(balances, cell.Balance),
-			Affinity: time.Duration(cell.AffinityNs),
+			Affinity: time.Duration(cell.AffinityNs), MaxConnections: uint32(cell.MaxOpen),
+			Watch: cell.Flags&bpf.BalanceServiceFlagSERVICE_WATCH != 0,
+		}
+		if cell.Flags&bpf.BalanceServiceFlagSERVICE_BY_NAMESPACE != 0 {
+			s.AffinityBy = api.ByNamespace
 		}
 		b.heldBackends(s, e, decodeRun(cell.Run))
 		byID[e.id] = s
@@ -43,21 +47,21 @@ func (b *Balancer) Held() ([]dataplane.Service, error) {
 			s.Protocol = keyOf(protocols, key.Protocol)
 		}
 	}
-	var all []dataplane.Service
+	var all []*dataplane.Service
 	for _, s := range byID {
 		slices.SortFunc(s.Frontends, netip.AddrPort.Compare)
-		all = append(all, *s)
+		all = append(all, s)
 	}
-	slices.SortFunc(all, func(x, y dataplane.Service) int { return cmp.Compare(x.Name, y.Name) })
+	slices.SortFunc(all, func(x, y *dataplane.Service) int { return cmp.Compare(x.Name, y.Name) })
 	return all, nil
 }
 
 func (b *Balancer) heldBackends(s *dataplane.Service, e *entry, r run) {
 	ids := map[netip.AddrPort]uint32{}
-	for _, id := range e.ids {
-		cell := &b.cells.backends[id]
+	for _, h := range e.backends {
+		cell := &b.cells.backends[h.id]
 		address := netip.AddrPortFrom(decodeAddress(cell.Addr), swapPort(cell.PortBe))
-		ids[address] = id
+		ids[address] = h.id
 		s.Backends = append(s.Backends, dataplane.Backend{Address: address, State: keyOf[api.BackendState](states, cell.State)})
 	}
 	slices.SortFunc(s.Backends, func(x, y dataplane.Backend) int { return x.Address.Compare(y.Address) })

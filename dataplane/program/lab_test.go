@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -196,14 +197,14 @@ func set(t *testing.T, b *Balancer, table dataplane.Table) dataplane.Changes {
 
 var ranges = []netip.Prefix{netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("fd77:6569:7200::/112")}
 
-func table(services ...dataplane.Service) dataplane.Table {
+func table(services ...*dataplane.Service) dataplane.Table {
 	return dataplane.Table{Ranges: ranges, Services: services}
 }
 
 // service makes one with the backends up, a slot each.
-func service(name string, protocol api.Protocol, frontend string, backends ...string) dataplane.Service {
-	s := dataplane.Service{
-		Name: name, Protocol: protocol, Balance: api.Random,
+func service(name string, protocol api.Protocol, frontend string, backends ...string) *dataplane.Service {
+	s := &dataplane.Service{
+		Name: name, Protocol: protocol, Balance: api.Random, AffinityBy: api.ByAddress,
 		Frontends: []netip.AddrPort{netip.MustParseAddrPort(frontend)},
 	}
 	for i, b := range backends {
@@ -213,8 +214,14 @@ func service(name string, protocol api.Protocol, frontend string, backends ...st
 	return s
 }
 
+func copyOf(s *dataplane.Service) *dataplane.Service {
+	c := *s
+	c.Backends = slices.Clone(s.Backends)
+	return &c
+}
+
 // serve starts the servers of the backends in the client's namespace.
-func (l *lab) serve(services ...dataplane.Service) {
+func (l *lab) serve(services ...*dataplane.Service) {
 	l.t.Helper()
 	for _, s := range services {
 		for _, b := range s.Backends {

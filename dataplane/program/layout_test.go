@@ -20,7 +20,7 @@ func TestGoStructsHaveTheLayoutOfTheCStructs(t *testing.T) {
 		"address": bpf.BalanceAddress{}, "frontend_key": bpf.BalanceFrontendKey{}, "frontend": bpf.BalanceFrontend{},
 		"service": bpf.BalanceService{}, "service_name": bpf.BalanceServiceName{}, "slot_chunk": bpf.BalanceSlotChunk{},
 		"backend": bpf.BalanceBackend{}, "ranges": bpf.BalanceRanges{}, "service_count": bpf.BalanceServiceCount{},
-		"backend_count": bpf.BalanceBackendCount{}, "reason_count": bpf.BalanceReasonCount{}, "peer": bpf.BalancePeer{},
+		"reason_count": bpf.BalanceReasonCount{}, "peer": bpf.BalancePeer{},
 		"datagram_key": bpf.BalanceDatagramKey{}, "datagram": bpf.BalanceDatagram{},
 		"affinity_key": bpf.BalanceAffinityKey{}, "affinity": bpf.BalanceAffinity{},
 	} {

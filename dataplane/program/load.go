@@ -19,32 +19,6 @@ import (
 	"github.com/weirproject/weir/dataplane"
 )
 
-// Sizes of the maps, in elements; zero takes what bpf/maps.h says. Services
-// and Backends count one more than fit: the id 0 is nobody's.
-type Sizes struct {
-	Services  uint32
-	Frontends uint32 // and addresses outside of the ranges
-	Backends  uint32
-	Slots     uint32 // rounded up to 16; a change needs room beside what is there
-	Clients   uint32 // that have affinity
-	Datagrams uint32 // earlier peers of UDP sockets with several virtual peers
-}
-
-func (s Sizes) apply(spec *ebpf.CollectionSpec) {
-	chunk := uint32(len(bpf.BalanceSlotChunk{}.Backend))
-	for name, size := range map[string]uint32{
-		bpf.BalanceMapServices: s.Services, bpf.BalanceMapNames: s.Services, bpf.BalanceMapServiceCounts: s.Services,
-		bpf.BalanceMapFrontends: s.Frontends, bpf.BalanceMapAddresses: s.Frontends,
-		bpf.BalanceMapBackends: s.Backends, bpf.BalanceMapBackendCounts: s.Backends,
-		bpf.BalanceMapSlots:      (s.Slots + chunk - 1) / chunk,
-		bpf.BalanceMapAffinities: s.Clients, bpf.BalanceMapDatagrams: s.Datagrams,
-	} {
-		if size > 0 {
-			spec.Maps[name].MaxEntries = size
-		}
-	}
-}
-
 // layoutPrefix starts the names of the folders with pinned maps.
 const layoutPrefix = "vip-"
 
@@ -99,7 +73,7 @@ func (b *Balancer) load() error {
 	if err != nil {
 		return fmt.Errorf("load the eBPF programs: %w", err)
 	}
-	return b.cells.open(b.maps)
+	return b.cells.openAll(b.maps)
 }
 
 // openMaps opens what is pinned and makes what is not.

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -31,8 +32,15 @@ type Options struct {
 	Cgroup string
 	// Log gets what is attached, upgraded and repaired; nil means nowhere.
 	Log *slog.Logger
-	// Sizes of the maps. A map that is pinned already keeps its size.
+	// VerifyEvery is how often a Set reads everything back from the kernel; one
+	// in between writes what differs from the Set before it. Zero means always.
+	VerifyEvery time.Duration
+	// Sizes of the maps at first; Set replaces full ones by larger ones. A map
+	// that is pinned already keeps the size it has.
 	Sizes Sizes
+	// Limits are the sizes that maps do not outgrow; zero fields take
+	// DefaultLimits.
+	Limits Sizes
 }
 
 // Validate names the field that is wrong.
@@ -40,28 +48,42 @@ func (o Options) Validate() error {
 	if o.Cgroup == "" {
 		return errors.New("options: Cgroup is empty")
 	}
+	if o.VerifyEvery < 0 {
+		return fmt.Errorf("options: VerifyEvery %s is negative", o.VerifyEvery)
+	}
 	return nil
 }
 
 // Balancer implements dataplane.Balancer by eBPF programs at connect().
 type Balancer struct {
-	options  Options
-	log      *slog.Logger
-	dir      string // folder of the pinned maps
-	maps     map[string]*ebpf.Map
-	programs *ebpf.Collection
-	cells    cells
+	options Options
+	log     *slog.Logger
+	dir     string // folder of the pinned maps
 
-	mu       sync.Mutex // guards what follows and lets one Set write at a time
+	mu sync.Mutex // guards what follows and lets one Set write at a time
+	objects
 	closed   bool
 	links    map[string]link.Link // by hook
 	pinned   bool                 // this process has seen its maps pinned
 	adopted  bool                 // the maps are an earlier process's and not swept yet
+	verified time.Time            // when everything was read back last
+	order    []placed             // of the last Set, in its order
 	entries  map[string]*entry    // by service name: what the kernel holds
+	owners   map[bpf.BalanceFrontendKey]*entry
+	shared   map[bpf.BalanceAddress]int // how many of owners are at the address
 	made     made
 	ids      idAllocator // of services
 	backends idAllocator
 	slots    runAllocator
+	reset    resetter
+	watching bool // the hook that sees failures is needed
+}
+
+// objects are the maps and the programs that use them.
+type objects struct {
+	maps     map[string]*ebpf.Map
+	programs *ebpf.Collection
+	cells    cells
 }
 
 // made is what this process has written and did not take back: if the kernel
@@ -85,11 +107,13 @@ func New(o Options) (*Balancer, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	o.Limits = o.Limits.or(DefaultLimits())
 	if err := Supported(o.Cgroup); err != nil {
 		return nil, err
 	}
 	b := &Balancer{
 		options: o, log: o.Log, links: map[string]link.Link{},
+		owners: map[bpf.BalanceFrontendKey]*entry{}, shared: map[bpf.BalanceAddress]int{},
 		made: made{frontends: map[bpf.BalanceFrontendKey]uint32{}, addresses: map[bpf.BalanceAddress]bool{}},
 	}
 	if err := b.load(); err != nil {
@@ -97,15 +121,18 @@ func New(o Options) (*Balancer, error) {
 		return nil, err
 	}
 	b.recover()
+	b.reset.init(b.maps, b.log)
 	return b, nil
 }
 
 // Backend implements dataplane.Balancer.
 func (b *Balancer) Backend() string { return "ebpf" }
 
-// Set implements dataplane.Balancer. A *dataplane.LeftOut names the services
-// that could not be programmed; after any other error the kernel holds some of
-// the services as they were and some as wanted, each whole.
+// Set implements dataplane.Balancer. What it does grows with what differs from
+// the Set before it, by the services' pointers, except when it reads everything
+// back. A *dataplane.LeftOut names the services that could not be programmed;
+// after any other error the kernel holds some of the services as they were and
+// some as wanted, each whole, and the next Set reads everything back.
 func (b *Balancer) Set(ctx context.Context, t dataplane.Table) (dataplane.Changes, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -113,15 +140,20 @@ func (b *Balancer) Set(ctx context.Context, t dataplane.Table) (dataplane.Change
 	if b.closed {
 		return c, errors.New("set virtual ips: the balancer is closed")
 	}
-	w, err := compile(t, b.maps[bpf.BalanceMapFrontends].MaxEntries())
+	p, err := b.begin(t)
 	if err != nil {
 		return c, err
 	}
-	if err := b.set(ctx, w, &c); err != nil {
+	if err := b.set(ctx, p, &c); err != nil {
+		b.order, b.verified = nil, time.Time{}
 		return c, err
 	}
-	if len(w.left) > 0 {
-		return c, &dataplane.LeftOut{Services: w.left}
+	b.order = p.order
+	if p.verify {
+		b.verified = p.start
+	}
+	if len(p.left) > 0 {
+		return c, &dataplane.LeftOut{Services: p.left}
 	}
 	return c, nil
 }
@@ -129,29 +161,37 @@ func (b *Balancer) Set(ctx context.Context, t dataplane.Table) (dataplane.Change
 // set writes in the order in which each step is of use to the next: nothing
 // points to what is not there yet, and what is removed is not pointed to any
 // more. The programs come last, so that they never run on half a table.
-func (b *Balancer) set(ctx context.Context, w *wanted, c *dataplane.Changes) error {
-	if err := b.pinMaps(c); err != nil {
-		return err
+func (b *Balancer) set(ctx context.Context, p *pass, c *dataplane.Changes) error {
+	if p.verify {
+		if err := b.pinMaps(c); err != nil {
+			return err
+		}
+		b.sweep()
 	}
-	b.sweep()
-	for _, s := range w.services {
+	for _, i := range p.changed {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("set virtual ips: %w", err)
 		}
-		if err := b.setService(s, c); err != nil {
-			w.leave(s.name, err)
+		b.setService(p, i, c)
+	}
+	if err := b.setFrontends(p, c); err != nil {
+		return err
+	}
+	b.removeServices(p, c)
+	watching := b.watching
+	b.watching = p.watches() || !p.verify && watching
+	if p.verify || b.watching != watching {
+		if err := b.setLinks(c); err != nil {
+			return err
 		}
 	}
-	if err := b.setFrontends(w, c); err != nil {
-		return err
+	if p.verify {
+		if err := b.removeOldLayouts(); err != nil {
+			return err
+		}
 	}
-	if err := b.removeServices(w, c); err != nil {
-		return err
-	}
-	if err := b.setLinks(c); err != nil {
-		return err
-	}
-	return b.removeOldLayouts()
+	b.resetSockets(p)
+	return nil
 }
 
 // Close lets go of maps, programs and links. What is pinned stays and works.
@@ -162,7 +202,7 @@ func (b *Balancer) Close() error {
 		return nil
 	}
 	b.closed = true
-	var faults []error
+	faults := []error{b.reset.close()}
 	for _, l := range b.links {
 		faults = append(faults, l.Close())
 	}

@@ -1,6 +1,8 @@
 package program
 
 import (
+	"net/netip"
+	"slices"
 	"sync/atomic"
 
 	"github.com/weirproject/weir/bpf"
@@ -13,12 +15,13 @@ func (b *Balancer) recover() {
 	byID := map[uint32]*entry{}
 	var runs []run
 	taken := make([]bool, len(b.cells.slots))
-	for id := range b.cells.services {
+	limit := b.cells.serviceLimit(b.maps)
+	for id := range limit {
 		cell, name := &b.cells.services[id], decodeName(&b.cells.names[id])
 		if id == 0 || cell.Balance == 0 || name == "" || b.entries[name] != nil {
 			continue
 		}
-		e := &entry{id: uint32(id), ids: map[endpoint]uint32{}, states: map[endpoint]bpf.BalanceBackendState{}}
+		e := &entry{name: name, id: id}
 		if r := decodeRun(cell.Run); claim(taken, r) {
 			e.run = r
 			runs = append(runs, r)
@@ -35,12 +38,17 @@ func (b *Balancer) recover() {
 		if id == 0 || e == nil || cell.State == stateAbsent {
 			continue
 		}
-		if _, twice := e.ids[endpointOf(cell)]; !twice {
-			e.ids[endpointOf(cell)] = uint32(id)
-			usedBackends[uint32(id)] = true
+		at := netip.AddrPortFrom(decodeAddress(cell.Addr), swapPort(cell.PortBe))
+		e.backends = append(e.backends, held{at: at, id: uint32(id)})
+	}
+	for _, e := range byID {
+		slices.SortFunc(e.backends, func(x, y held) int { return x.at.Compare(y.at) })
+		e.backends = slices.CompactFunc(e.backends, func(x, y held) bool { return x.at == y.at })
+		for _, h := range e.backends {
+			usedBackends[h.id] = true
 		}
 	}
-	b.ids = newIDs(uint32(len(b.cells.services)), usedServices)
+	b.ids = newIDs(limit, usedServices)
 	b.backends = newIDs(uint32(len(b.cells.backends)), usedBackends)
 	b.slots = newRuns(uint32(len(b.cells.slots)), runs)
 }
@@ -74,12 +82,12 @@ func (b *Balancer) sweep() {
 	services, backends := map[uint32]bool{}, map[uint32]bool{}
 	for _, e := range b.entries {
 		services[e.id] = true
-		for _, id := range e.ids {
-			backends[id] = true
+		for _, h := range e.backends {
+			backends[h.id] = true
 		}
 	}
-	for id := range b.cells.services {
-		if cell := &b.cells.services[id]; !services[uint32(id)] && *cell != (bpf.BalanceService{}) {
+	for id := range b.cells.serviceLimit(b.maps) {
+		if cell := &b.cells.services[id]; !services[id] && *cell != (bpf.BalanceService{}) {
 			atomic.StoreUint64(&cell.Run, 0)
 			storeBalance(cell, 0)
 			b.cells.names[id] = bpf.BalanceServiceName{}

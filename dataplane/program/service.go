@@ -1,6 +1,8 @@
 package program
 
 import (
+	"net/netip"
+	"slices"
 	"sync/atomic"
 
 	"github.com/cilium/ebpf"
@@ -11,187 +13,185 @@ import (
 
 // entry is a service that the kernel holds.
 type entry struct {
-	id  uint32
-	run run
-	ids map[endpoint]uint32 // of its backends
+	name     string
+	id       uint32
+	source   *dataplane.Service // what it is; nil when an earlier process knew
+	run      run
+	backends []held // sorted by address
 	// What this process wrote last; zero when an earlier process did.
-	record bpf.BalanceService
-	states map[endpoint]bpf.BalanceBackendState
-	slots  []uint32
+	record    bpf.BalanceService
+	slots     []uint32 // ids
+	frontends []bpf.BalanceFrontendKey
 }
 
-// endpoint is what makes a backend the same backend.
-type endpoint struct {
-	addr   bpf.BalanceAddress
-	portBe uint16
+// held is a backend that the kernel holds.
+type held struct {
+	at    netip.AddrPort
+	id    uint32
+	state bpf.BalanceBackendState // that this process wrote last, or absent
 }
-
-func endpointOf(b *bpf.BalanceBackend) endpoint { return endpoint{b.Addr, b.PortBe} }
 
 // plan is everything that a service needs, taken before anything is written,
 // so that a full table leaves no half of it behind.
 type plan struct {
-	entry *entry
-	fresh bool              // the service is new
-	added map[uint32]bool   // new backends, by id
-	order []uint32          // ids in the order of the wanted backends
-	slots []uint32          // ids
-	run   run               // where the slots are or go
-	moved bool              // they are not there yet
-	ids   map[endpoint]bool // wanted
+	entry   *entry
+	fresh   bool     // the service is new
+	next    []held   // in the order of the wanted backends
+	added   []uint32 // ids of new backends
+	removed []held
+	slots   []uint32 // ids
+	run     run      // where the slots are or go
+	moved   bool     // they are not there yet
 }
 
-// setService makes the kernel hold the service: backends first, then the slots
-// beside the old ones, then the record, whose run is the publication, and then
-// it lets go of what the old publication used.
-func (b *Balancer) setService(w *wantedService, c *dataplane.Changes) error {
-	p, err := b.plan(w)
+// setService makes the kernel hold the service at index i: backends first,
+// then the slots beside the old ones, then the record, whose run is the
+// publication, and then it lets go of what the old publication used.
+func (b *Balancer) setService(p *pass, i int, c *dataplane.Changes) {
+	w, err := encode(p.order[i].service)
+	if err == nil {
+		err = b.conflict(p, p.order[i].entry, w.frontends)
+	}
+	var todo *plan
+	if err == nil {
+		todo, err = b.plan(p, p.order[i].entry, w)
+	}
 	if err != nil {
-		return err
+		p.leave(i, err)
+		return
 	}
-	e := p.entry
-	for i := range w.backends {
-		b.writeBackend(w, &w.backends[i], p, p.order[i], c)
+	e := todo.entry
+	p.order[i].entry, b.entries[w.Name] = e, e
+	for n := range todo.next {
+		b.writeBackend(w, n, &todo.next[n], e, c)
 	}
-	if p.moved {
-		copy(b.cells.slots[p.run.first:], p.slots)
+	if todo.moved {
+		copy(b.cells.slots[todo.run.first:], todo.slots)
 		// Without this the count would miss slots that were changed in place.
-		b.count(c, equal(e.slots, p.slots), "slots", w.name)
+		b.count(c, e.slots != nil && slices.Equal(e.slots, todo.slots), "slots", w.Name)
 	}
 	old := e.run
-	e.run = p.run
+	e.run = todo.run
 	b.writeRecord(w, e, old, c)
-	if p.moved {
+	if todo.moved {
 		b.slots.retire(old)
 	}
-	e.slots = p.slots
-	b.removeBackends(e, p.ids, c)
-	b.entries[w.name] = e
-	return nil
+	e.slots, e.backends, e.source = todo.slots, todo.next, w.Service
+	b.removeBackends(e, todo.removed, c)
+	p.claim(e, w.frontends)
 }
 
-func equal(a, b []uint32) bool {
-	if len(a) != len(b) || a == nil {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
-}
-
-func (b *Balancer) plan(w *wantedService) (*plan, error) {
-	p := &plan{entry: b.entries[w.name], added: map[uint32]bool{}, ids: map[endpoint]bool{}}
-	if p.entry == nil {
-		id, err := b.takeService()
+func (b *Balancer) plan(p *pass, e *entry, w *wanted) (*plan, error) {
+	todo := &plan{entry: e}
+	if e == nil {
+		id, err := b.takeService(p)
 		if err != nil {
 			return nil, err
 		}
-		p.fresh = true
-		p.entry = &entry{id: id, ids: map[endpoint]uint32{}, states: map[endpoint]bpf.BalanceBackendState{}}
+		todo.fresh, todo.entry = true, &entry{name: w.Name, id: id}
 	}
-	if err := b.planBackends(w, p); err != nil {
-		b.drop(p)
+	if err := b.planBackends(p, w, todo); err != nil {
+		b.drop(todo)
 		return nil, err
 	}
-	p.slots = make([]uint32, len(w.slots))
-	for i, index := range w.slots {
-		p.slots[i] = p.order[index]
+	todo.slots = make([]uint32, len(w.Slots))
+	for i, index := range w.Slots {
+		todo.slots[i] = todo.next[index].id
 	}
-	p.run = p.entry.run
-	if !p.fresh && b.holds(p.run, p.slots) {
-		return p, nil
+	todo.run = todo.entry.run
+	if !todo.fresh && b.holds(todo.run, todo.slots) {
+		return todo, nil
 	}
-	taken, err := b.takeRun(uint32(len(p.slots)))
+	taken, err := b.takeRun(p, uint32(len(todo.slots)))
 	if err != nil {
-		b.drop(p)
+		b.drop(todo)
 		return nil, err
 	}
 	// A run of nothing is no write: the record says it.
-	p.run, p.moved = taken, taken.count > 0 || p.entry.run.count > 0
-	return p, nil
+	todo.run, todo.moved = taken, taken.count > 0 || todo.entry.run.count > 0
+	return todo, nil
 }
 
-func (b *Balancer) planBackends(w *wantedService, p *plan) error {
-	for i := range w.backends {
-		at := endpointOf(&w.backends[i])
-		id, known := p.entry.ids[at]
-		if !known {
-			var err error
-			if id, err = b.takeBackend(); err != nil {
-				return err
-			}
-			p.added[id] = true
+// planBackends goes through what is held and what is wanted side by side; both
+// are sorted.
+func (b *Balancer) planBackends(p *pass, w *wanted, todo *plan) error {
+	before := todo.entry.backends
+	todo.next = make([]held, len(w.Backends))
+	for i, backend := range w.Backends {
+		for len(before) > 0 && before[0].at.Compare(backend.Address) < 0 {
+			todo.removed, before = append(todo.removed, before[0]), before[1:]
 		}
-		p.order = append(p.order, id)
-		p.ids[at] = true
+		if len(before) > 0 && before[0].at == backend.Address {
+			todo.next[i], before = before[0], before[1:]
+			continue
+		}
+		id, err := b.takeBackend(p)
+		if err != nil {
+			return err
+		}
+		todo.added = append(todo.added, id)
+		todo.next[i] = held{at: backend.Address, id: id}
+		b.cells.clearCounters(id)
 	}
+	todo.removed = append(todo.removed, before...)
 	return nil
 }
 
 // drop gives back what a plan has taken. Nothing was written, so no program
 // has seen it.
-func (b *Balancer) drop(p *plan) {
-	for id := range p.added {
-		b.backends.free = append(b.backends.free, id)
-	}
-	if p.fresh {
-		b.ids.free = append(b.ids.free, p.entry.id)
+func (b *Balancer) drop(todo *plan) {
+	b.backends.free = append(b.backends.free, todo.added...)
+	if todo.fresh {
+		b.ids.free = append(b.ids.free, todo.entry.id)
 	}
 }
 
 // holds tells whether the slots lie in the run.
 func (b *Balancer) holds(r run, slots []uint32) bool {
-	if int(r.count) != len(slots) {
-		return false
-	}
-	for i, id := range slots {
-		if b.cells.slots[int(r.first)+i] != id {
-			return false
-		}
-	}
-	return true
+	return int(r.count) == len(slots) && slices.Equal(b.cells.slots[r.first:r.first+r.count], slots)
 }
 
-func (b *Balancer) writeBackend(w *wantedService, want *bpf.BalanceBackend, p *plan, id uint32, c *dataplane.Changes) {
-	e, at := p.entry, endpointOf(want)
-	cell := &b.cells.backends[id]
-	next := *want
-	next.Service = e.id
-	before, made := e.states[at]
-	e.ids[at], e.states[at] = id, want.State
-	if *cell == next {
+func (b *Balancer) writeBackend(w *wanted, i int, h *held, e *entry, c *dataplane.Changes) {
+	cell, want := &b.cells.backends[h.id], &w.Backends[i]
+	state, made := states[want.State], h.state
+	h.state = state
+	addr, port := encodeAddress(want.Address.Addr()), swapPort(want.Address.Port())
+	if cell.Addr == addr && cell.PortBe == port && cell.State == state && cell.Service == e.id {
 		return
-	}
-	if p.added[id] {
-		zeroCounter[bpf.BalanceBackendCount](b.maps[bpf.BalanceMapBackendCounts], id)
 	}
 	// No slot holds a new id yet, but affinities and sockets may remember an
 	// old one: they look at service and state.
-	if cell.Addr != next.Addr || cell.PortBe != next.PortBe {
+	if cell.Addr != addr || cell.PortBe != port {
 		storeState(cell, stateAbsent)
-		cell.Addr, cell.PortBe = next.Addr, next.PortBe
+		cell.Addr, cell.PortBe = addr, port
 	}
-	atomic.StoreUint32(&cell.Service, next.Service)
-	storeState(cell, next.State)
-	cell.Pad, cell.Pad2 = 0, 0
-	b.count(c, made && before == want.State, "backend", w.name)
+	atomic.StoreUint32(&cell.Service, e.id)
+	storeState(cell, state)
+	if state == bpf.BalanceBackendStateBACKEND_DOWN {
+		b.reset.lost[h.id] = true
+	}
+	b.count(c, made == state, "backend", w.Name)
 }
 
 // writeRecord publishes. A run that moves is counted with its slots.
-func (b *Balancer) writeRecord(w *wantedService, e *entry, old run, c *dataplane.Changes) {
+func (b *Balancer) writeRecord(w *wanted, e *entry, old run, c *dataplane.Changes) {
 	cell, name := &b.cells.services[e.id], &b.cells.names[e.id]
-	next := bpf.BalanceService{Run: e.run.encode(), AffinityNs: w.affinity, Balance: w.balance}
-	if wanted := encodeName(w.name); *name != wanted {
+	next := w.record
+	next.Run = e.run.encode()
+	if wanted := encodeName(w.Name); *name != wanted {
 		if cell.Balance == 0 {
+			atomic.StoreUint64(&cell.Gone, 0)
 			zeroCounter[bpf.BalanceServiceCount](b.maps[bpf.BalanceMapServiceCounts], e.id)
 		}
 		*name = wanted
-		b.count(c, e.record.Balance != 0, "name", w.name)
+		b.count(c, e.record.Balance != 0, "name", w.Name)
 	}
 	before, made := *cell, e.record
+	before.Open, before.Gone, before.Pad = 0, 0, [3]uint64{}
+	e.record = next
+	if before == next {
+		return
+	}
 	if made.Run == old.encode() {
 		made.Run = next.Run
 	}
@@ -199,49 +199,44 @@ func (b *Balancer) writeRecord(w *wantedService, e *entry, old run, c *dataplane
 		before.Run = next.Run
 	}
 	if before != next {
-		b.count(c, made == next, "service", w.name)
+		b.count(c, made == next, "service", w.Name)
 	}
-	if *cell != next {
-		atomic.StoreUint64(&cell.AffinityNs, next.AffinityNs)
-		atomic.StoreUint64(&cell.Run, next.Run)
-		storeBalance(cell, next.Balance)
-		cell.Pad = 0
+	if next.MaxOpen != 0 && cell.MaxOpen == 0 {
+		atomic.StoreInt32(&cell.Open, b.cells.open(e.backends))
 	}
-	e.record = next
+	atomic.StoreInt32(&cell.MaxOpen, next.MaxOpen)
+	atomic.StoreUint32((*uint32)(&cell.Flags), uint32(next.Flags))
+	atomic.StoreUint64(&cell.AffinityNs, next.AffinityNs)
+	atomic.StoreUint64(&cell.Run, next.Run)
+	storeBalance(cell, next.Balance)
 }
 
 // removeBackends retires those that are not wanted. Their addresses stay until
 // the id is given away anew: a program that read the old run may still come.
-func (b *Balancer) removeBackends(e *entry, keep map[endpoint]bool, c *dataplane.Changes) {
-	for at, id := range e.ids {
-		if keep[at] {
-			continue
-		}
-		storeState(&b.cells.backends[id], stateAbsent)
-		b.backends.retire(id)
-		delete(e.ids, at)
-		delete(e.states, at)
+func (b *Balancer) removeBackends(e *entry, removed []held, c *dataplane.Changes) {
+	for _, h := range removed {
+		cell := &b.cells.backends[h.id]
+		storeState(cell, stateAbsent)
+		atomic.AddUint64(&b.cells.services[e.id].Gone, connections(cell))
+		b.backends.retire(h.id)
+		b.reset.lost[h.id] = true
 		c.Removed++
 	}
 }
 
 // removeServices removes what is not wanted any more. No frontend leads there.
-func (b *Balancer) removeServices(w *wanted, c *dataplane.Changes) error {
-	for name, e := range b.entries {
-		if w.names[name] {
-			continue
-		}
-		b.removeBackends(e, nil, c)
+func (b *Balancer) removeServices(p *pass, c *dataplane.Changes) {
+	for _, e := range p.gone {
+		b.removeBackends(e, e.backends, c)
 		cell := &b.cells.services[e.id]
 		atomic.StoreUint64(&cell.Run, 0)
 		storeBalance(cell, 0)
 		b.cells.names[e.id] = bpf.BalanceServiceName{}
 		b.slots.retire(e.run)
 		b.ids.retire(e.id)
-		delete(b.entries, name)
+		delete(b.entries, e.name)
 		c.Removed++
 	}
-	return nil
 }
 
 // zeroCounter forgets what an id's earlier owner has counted. An id whose

@@ -23,7 +23,7 @@ func many(services int) dataplane.Table {
 		s := service(fmt.Sprintf("s%05d/udp/4", i), api.UDP, fmt.Sprintf("198.18.%d.%d:53", i/250, i%250+1))
 		for j := range 10 {
 			s.Backends = append(s.Backends, dataplane.Backend{
-				Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 80, 0, 11}), uint16(1024+(i*10+j)%60000)), State: api.Up,
+				Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 80, byte(i / 6000), 11}), uint16(1024+i*10%60000+j)), State: api.Up,
 			})
 			s.Slots = append(s.Slots, uint32(j))
 		}

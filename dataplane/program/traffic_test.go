@@ -15,7 +15,7 @@ import (
 
 func TestConnectionsThroughVIPsReachABackend(t *testing.T) {
 	l := newLab(t)
-	services := []dataplane.Service{
+	services := []*dataplane.Service{
 		service("web.a/tcp/4", api.TCP, "198.18.0.10:80", "10.80.0.11:8080", "10.80.0.12:8080"),
 		service("web.a/tcp/6", api.TCP, "[fd77:6569:7200::10]:80", "[fd00::11]:8080", "[fd00::12]:8080"),
 		service("dns.a/udp/4", api.UDP, "198.18.0.10:53", "10.80.0.11:5353", "10.80.0.12:5353"),
@@ -69,7 +69,7 @@ func TestConnectionsThroughVIPsReachABackend(t *testing.T) {
 		got := counters.Services[name]
 		var sum uint64
 		for _, n := range got.Backends {
-			sum += n
+			sum += n.Connections
 		}
 		if got.Connections != want || sum != want {
 			t.Errorf("%s: counted %d connections, %d by backend; want %d", name, got.Connections, sum, want)
@@ -195,7 +195,7 @@ func TestUDPSocketStaysUntilItsBackendGoes(t *testing.T) {
 	}
 	change := func(state api.BackendState) {
 		t.Helper()
-		next := s
+		next := copyOf(s)
 		next.Backends = append([]dataplane.Backend(nil), s.Backends...)
 		next.Backends[index].State = state
 		next.Slots = nil
@@ -261,7 +261,7 @@ func TestMaglevAndAffinityKnowTheClientAgain(t *testing.T) {
 			index = uint32(i)
 		}
 	}
-	gone := sticky
+	gone := copyOf(sticky)
 	gone.Backends = append([]dataplane.Backend(nil), sticky.Backends...)
 	gone.Backends[index].State = api.Down
 	gone.Slots = []uint32{(index + 1) % 3}

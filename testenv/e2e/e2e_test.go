@@ -85,6 +85,12 @@ type lab struct {
 // up brings a lab up with the state files, and takes it away after the test.
 func up(t *testing.T, state map[string]string) *lab {
 	t.Helper()
+	return upFrom(t, labFile, state)
+}
+
+// upFrom does the same with another lab; %s in it is the lab's name.
+func upFrom(t *testing.T, labFile string, state map[string]string) *lab {
+	t.Helper()
 	testenv.NeedNetns(t)
 	testenv.NeedBPF(t)
 	dir := t.TempDir()

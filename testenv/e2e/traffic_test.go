@@ -66,7 +66,7 @@ func TestAKilledBackendIsGoneWithinASecondWithoutAnErrorForARetryingClient(t *te
 	}
 	done := make(chan result, 1)
 	go func() {
-		out, err := l.exec("p1", "--", "weir-lab", "load", "http://198.18.0.10/", "--rate", "100", "--duration", "3s", "--retry", "3")
+		out, err := l.exec("p1", "--", "weir-lab", "load", "http://198.18.0.10/", "--rate", "100", "--duration", "3s", "--retry", "12")
 		done <- result{out, err}
 	}()
 	time.Sleep(500 * time.Millisecond)
