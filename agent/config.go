@@ -2,11 +2,15 @@ package agent
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/weirproject/weir/api"
+	"github.com/weirproject/weir/dnsproxy"
 )
 
 // Config is the agent's own file, agent.yaml. Every key is also a flag
@@ -69,11 +73,55 @@ type EdgeConfig struct {
 
 // DNSConfig configures the DNS proxy. Without listen addresses it is off.
 type DNSConfig struct {
-	Listen    []netip.Addr `json:"listen"`
-	Port      uint16       `json:"port"`
-	Domain    string       `json:"domain"`
-	Aliases   []string     `json:"aliases"`
-	Upstreams []Upstream   `json:"upstreams"`
+	Listen  []netip.Addr `json:"listen"`
+	Port    uint16       `json:"port"`
+	Domain  string       `json:"domain"`
+	Aliases []string     `json:"aliases"`
+	// Upstreams answer names outside the cluster: an address, or tcp://, tls:// or
+	// https:// with one.
+	Upstreams []dnsproxy.Upstream `json:"upstreams"`
+	// Forward has upstreams of their own for zones; the longest match counts. A
+	// zone without any is refused.
+	Forward map[string][]dnsproxy.Upstream `json:"forward"`
+	// Access says, by zone, which networks may ask; "." is everything.
+	Access map[string][]netip.Prefix `json:"access"`
+	// Transfer lists who may have the cluster's zones as a whole (AXFR).
+	Transfer []netip.Prefix `json:"transfer"`
+	// UpstreamCA is a file of certificates that sign TLS and HTTPS upstreams';
+	// empty: the system's.
+	UpstreamCA string `json:"upstream_ca"`
+	// StaleAfter is how long a client waits for upstreams while there is an
+	// answer past its end, StaleFor how long past its end that serves.
+	StaleAfter api.Duration `json:"stale_after"`
+	StaleFor   api.Duration `json:"stale_for"`
+	// ResponseRate bounds the answers a second about names outside to one
+	// network that is not private; -1: no bound.
+	ResponseRate int `json:"response_rate"`
+	// CacheEntries and CacheBytes bound the cache.
+	CacheEntries int `json:"cache_entries"`
+	CacheBytes   int `json:"cache_bytes"`
+}
+
+// forwarding is what the proxy asks whom, and who may ask it.
+func (c DNSConfig) forwarding() dnsproxy.Forwarding {
+	f := dnsproxy.Forwarding{Transfer: c.Transfer}
+	if len(c.Upstreams) > 0 {
+		f.Zones = append(f.Zones, dnsproxy.ForwardZone{Zone: ".", Upstreams: c.Upstreams})
+	}
+	for _, zone := range slices.Sorted(maps.Keys(c.Forward)) {
+		f.Zones = append(f.Zones, dnsproxy.ForwardZone{Zone: zone, Upstreams: c.Forward[zone]})
+	}
+	for _, zone := range slices.Sorted(maps.Keys(c.Access)) {
+		f.Access = append(f.Access, dnsproxy.Access{Zone: zone, Allow: c.Access[zone]})
+	}
+	return f
+}
+
+func (c DNSConfig) listen() (all []netip.AddrPort) {
+	for _, addr := range c.Listen {
+		all = append(all, netip.AddrPortFrom(addr, c.Port))
+	}
+	return all
 }
 
 // ZonesConfig configures the packet filter.
@@ -87,34 +135,16 @@ type MetricsConfig struct {
 	Listen string `json:"listen"` // host:port; empty: nowhere
 }
 
-// Upstream is a DNS server: an address, or address:port.
-type Upstream netip.AddrPort
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (u *Upstream) UnmarshalText(b []byte) error {
-	if a, err := netip.ParseAddr(string(b)); err == nil {
-		*u = Upstream(netip.AddrPortFrom(a, 53))
-		return nil
-	}
-	ap, err := netip.ParseAddrPort(string(b))
-	if err != nil {
-		return fmt.Errorf("%q is neither an address nor address:port", b)
-	}
-	*u = Upstream(ap)
-	return nil
-}
-
-func (u Upstream) String() string { return netip.AddrPort(u).String() }
-
 // DefaultConfig is the configuration of an agent whose file says nothing.
 func DefaultConfig() Config {
 	name, _ := os.Hostname()
 	name, _, _ = strings.Cut(strings.ToLower(name), ".")
 	return Config{
-		Node:    NodeConfig{Name: name, Role: api.RoleAgent},
-		State:   []string{"/etc/weir/state.d"},
-		VIP:     VIPConfig{Dataplane: "auto", Range: netip.MustParsePrefix("198.18.0.0/15"), Range6: netip.MustParsePrefix("fd77:6569:7200::/112"), Cgroup: "auto", Edge: EdgeConfig{Mode: "auto", VRID: 77}},
-		DNS:     DNSConfig{Listen: []netip.Addr{netip.MustParseAddr("169.254.53.53")}, Port: 53, Domain: "weir.internal", Aliases: []string{"mesos"}},
+		Node:  NodeConfig{Name: name, Role: api.RoleAgent},
+		State: []string{"/etc/weir/state.d"},
+		VIP:   VIPConfig{Dataplane: "auto", Range: netip.MustParsePrefix("198.18.0.0/15"), Range6: netip.MustParsePrefix("fd77:6569:7200::/112"), Cgroup: "auto", Edge: EdgeConfig{Mode: "auto", VRID: 77}},
+		DNS: DNSConfig{Listen: []netip.Addr{netip.MustParseAddr("169.254.53.53")}, Port: 53, Domain: "weir.internal", Aliases: []string{"mesos"},
+			StaleAfter: api.Duration(1800 * time.Millisecond), StaleFor: api.Duration(24 * time.Hour), ResponseRate: 20, CacheEntries: 10_000, CacheBytes: 16 << 20},
 		Zones:   ZonesConfig{Backend: "auto", Mode: "enforce"},
 		Metrics: MetricsConfig{Listen: "127.0.0.1:9465"},
 		RunDir:  "/run/weir",
@@ -161,6 +191,9 @@ func (c Config) Validate() error {
 		if a.Is6() && !a.IsLoopback() {
 			return fault(fmt.Sprintf("dns.listen[%d]", i), "%s is IPv6, which is put on lo in no release yet; use an IPv4 address or ::1", a)
 		}
+	}
+	if err := c.DNS.forwarding().Validate(c.DNS.listen()); err != nil {
+		return fault("dns", "%v", err)
 	}
 	if c.DNS.Domain == "" {
 		return fault("dns.domain", "is missing")

@@ -2,8 +2,10 @@ package agent
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -36,12 +38,16 @@ func (a *Agent) newDNS(vips *vipComponent) (*dnsComponent, error) {
 	if len(a.config.DNS.Listen) == 0 {
 		return d, nil
 	}
-	var upstreams []netip.AddrPort
-	for _, u := range a.config.DNS.Upstreams {
-		upstreams = append(upstreams, netip.AddrPort(u))
+	c := a.config.DNS
+	roots, err := certificates(c.UpstreamCA)
+	if err != nil {
+		return nil, err
 	}
 	proxy, err := dnsproxy.New(dnsproxy.ServerOptions{
-		Listen: d.listen(), Upstreams: upstreams, Registerer: a.registry, Log: a.log.With("component", "dns"),
+		Listen: c.listen(), Forwarding: c.forwarding(), RootCAs: roots,
+		StaleAfter: c.StaleAfter.Std(), StaleFor: c.StaleFor.Std(), ResponseRate: c.ResponseRate,
+		CacheEntries: c.CacheEntries, CacheBytes: c.CacheBytes,
+		Registerer: a.registry, Log: a.log.With("component", "dns"),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("set up the DNS proxy: %w", err)
@@ -50,12 +56,20 @@ func (a *Agent) newDNS(vips *vipComponent) (*dnsComponent, error) {
 	return d, nil
 }
 
-func (d *dnsComponent) listen() []netip.AddrPort {
-	var all []netip.AddrPort
-	for _, addr := range d.agent.config.DNS.Listen {
-		all = append(all, netip.AddrPortFrom(addr, d.agent.config.DNS.Port))
+// certificates reads a file of them; nil means the system's.
+func certificates(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
 	}
-	return all
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read the upstreams' certificates (dns.upstream_ca): %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("read the upstreams' certificates (dns.upstream_ca): %s has none in PEM", file)
+	}
+	return pool, nil
 }
 
 func (d *dnsComponent) backend() string {

@@ -47,6 +47,10 @@ func (a *Agent) handler() http.Handler {
 	mux.HandleFunc("GET "+client.PathConnections, answer(a.listConnections))
 	mux.HandleFunc("POST "+client.PathDrain, answer(a.drain))
 	mux.HandleFunc("GET "+client.PathDNSQuery, answer(a.queryDNS))
+	mux.HandleFunc("GET "+client.PathDNSCache, a.withProxy(dnsCache))
+	mux.HandleFunc("GET "+client.PathDNSTop, a.withProxy(dnsTop))
+	mux.HandleFunc("GET "+client.PathDNSUpstreams, a.withProxy(dnsUpstreams))
+	mux.HandleFunc("POST "+client.PathDNSFlush, a.withProxy(dnsFlush))
 	mux.HandleFunc("GET "+client.PathZonesExplain, answer(a.explainZones))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {

@@ -110,6 +110,7 @@ type BalancePeer struct {
 	BackendId     uint32
 	Service       uint32
 	Displaced     uint32
+	Pad           uint64
 }
 
 type BalanceRanges struct {

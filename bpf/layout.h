@@ -141,6 +141,7 @@ struct peer {
 	__u32 backend_id; /* 0: nothing is counted as open */
 	__u32 service;
 	__u32 displaced; /* how many sockets found their place here taken */
+	__u64 pad; /* to one cache line: a new socket's place is cold */
 };
 
 /* Places for peers. Cookies are counted up, so that sockets which live at the

@@ -93,7 +93,7 @@ struct {
 
 /* The virtual peers of connected sockets. Key: socket cookie % PLACES. Writer:
  * connect and release programs. Reader: getpeername and recvmsg programs. Size:
- * 56 bytes for each place; sockets beyond that go to the next map. */
+ * 64 bytes for each place; sockets beyond that go to the next map. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, PLACES);

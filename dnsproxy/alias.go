@@ -2,6 +2,7 @@ package dnsproxy
 
 import (
 	"encoding/binary"
+	"net/netip"
 
 	"github.com/miekg/dns"
 )
@@ -10,12 +11,12 @@ import (
 // at once, and calls done with it, soon or later, perhaps from another
 // goroutine. It looks into the table again: the name may have become ours
 // meanwhile, and then it must not reach an upstream.
-func (p *Proxy) waitFor(q *query, limit int, done func(answer []byte, rcode int, from string)) {
-	w := &waiter{query: *q}
+func (p *Proxy) waitFor(q *query, from netip.Addr, limit int, done func(answer []byte, rcode int, from string)) {
+	w := &waiter{query: *q, client: from}
 	w.query.detach()
 	if t := p.table.Load(); t != nil {
 		if what, _ := t.locate(q.name[:q.nameLen]); what != outside {
-			p.waitForAlias(t, &w.query, limit, done)
+			p.waitForAlias(t, w, limit, done)
 			return
 		}
 	}
@@ -23,25 +24,53 @@ func (p *Proxy) waitFor(q *query, limit int, done func(answer []byte, rcode int,
 		answer, rcode := p.late(&w.query, c, limit)
 		done(answer, rcode, c.from())
 	}
-	p.flights.submit(w)
+	p.submit(w)
+}
+
+// submit sends a waiter to the upstreams of its name's zone, by now. A question
+// that is our own probe has gone round in a circle.
+func (p *Proxy) submit(w *waiter) {
+	name := w.query.name[:w.query.nameLen]
+	zone := p.forward.routes.Load().match(name)
+	if zone == nil || p.forward.cameBack(name) {
+		w.done(w, &cached{rcode: dns.RcodeRefused})
+		return
+	}
+	p.flights.submit(w, zone)
+}
+
+// fetchAhead asks anew for an answer that ends soon.
+func (p *Proxy) fetchAhead(q *query) {
+	zone := p.forward.routes.Load().match(q.name[:q.nameLen])
+	if zone == nil {
+		return
+	}
+	p.cache.ahead.Add(1)
+	w := &waiter{query: *q}
+	w.query.detach()
+	p.flights.submit(w, zone)
 }
 
 // waitForAlias answers a name of ours whose CNAME leads to somebody else's: the
 // programs that ask us are stub resolvers and do not follow it by themselves.
-func (p *Proxy) waitForAlias(t *Table, q *query, limit int, done func(answer []byte, rcode int, from string)) {
-	out := make([]byte, tcpSize)
-	n, rcode, _, leads := t.answer(q, out, tcpSize, 0, p.flags)
+func (p *Proxy) waitForAlias(t *Table, from *waiter, limit int, done func(answer []byte, rcode int, from string)) {
+	q, out := &from.query, make([]byte, tcpSize)
+	n, _, _, leads := t.answer(q, out, tcpSize, 0, p.flags())
+	alone := func() { // the table's answer as it is
+		n, rcode, _, _ := t.answer(q, out, limit, 0, p.flags())
+		done(out[:n], rcode, sourceNames[sourceCluster])
+	}
 	head := new(dns.Msg)
 	if !leads || head.Unpack(out[:n]) != nil {
-		done(out[:n], rcode, sourceNames[sourceCluster])
+		alone()
 		return
 	}
 	target, err := wireName(head.Answer[len(head.Answer)-1].(*dns.CNAME).Target)
-	if err != nil {
-		done(out[:n], rcode, sourceNames[sourceCluster])
+	if err != nil || p.forward.routes.Load().match([]byte(target)) == nil {
+		alone() // nobody to ask for the rest
 		return
 	}
-	w := &waiter{query: q.renamed(target)}
+	w := &waiter{query: q.renamed(target), client: from.client}
 	w.done = func(w *waiter, c *cached) {
 		p.join(head, &w.query, c)
 		if head.Truncate(limit); limit == tcpSize {
@@ -49,15 +78,17 @@ func (p *Proxy) waitForAlias(t *Table, q *query, limit int, done func(answer []b
 		}
 		answer, err := head.Pack()
 		if err != nil {
-			answer = out[:refuse(q, out, dns.RcodeServerFailure, p.flags)]
+			answer = out[:refuse(q, out, dns.RcodeServerFailure, p.flags())]
 		}
 		done(answer, head.Rcode, c.from())
 	}
-	if c := p.cache.get(w.query.key()); c != nil && c.expires > p.now() {
-		w.done(w, c)
-		return
+	if zone := p.forward.routes.Load().match(w.query.name[:w.query.nameLen]); zone != nil {
+		if c, _ := p.cache.find(&w.query, len(zone.zone), p.now()); c != nil {
+			w.done(w, c)
+			return
+		}
 	}
-	p.flights.submit(w)
+	p.submit(w)
 }
 
 // join appends the answer about the target to the CNAMEs that lead there.

@@ -183,7 +183,7 @@ func TestSizesAndTruncation(t *testing.T) {
 		}
 	}
 	w := workerOf(p)
-	w.tcp = true
+	w.from.tcp = true
 	packet, _ := new(dns.Msg).SetQuestion("many.weir.internal.", dns.TypeA).Pack()
 	out := make([]byte, tcpSize)
 	n, _ := w.serve(packet, out, 0)

@@ -1,7 +1,10 @@
 package dnsproxy
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/miekg/dns"
@@ -12,91 +15,117 @@ const (
 	maxPositive = 24 * time.Hour
 	maxNegative = time.Hour // RFC 2308, 5, allows 1 to 3 hours
 	failureTTL  = time.Second
-	// staleFor is how long after its end an answer still serves while no
-	// upstream does, with staleTTL, until the next try after staleRecheck
-	// (RFC 8767, 4 and 5).
-	staleFor     = time.Hour
+	// While no upstream serves, an old answer does with staleTTL, until the
+	// next try after staleRecheck (RFC 8767, 4 and 5).
 	staleTTL     = 30
 	staleRecheck = 30 * time.Second
+	// minPrefetch is the shortest life that is worth fetching ahead.
+	minPrefetch = 2 * time.Second
 )
 
 // cached is an upstream's answer as it goes on the wire, immutable. Its bytes
 // follow a question of the same name, so that they fit behind every client's
 // own question, compression pointers included.
 type cached struct {
-	wire       []byte // answer, authority and additional sections, without OPT
-	ttls       []uint16
-	an, ns, ar uint16
-	rcode      uint8
-	ad         bool
-	upstream   string // who gave it
+	wire     []byte // answer, authority and additional sections, without OPT
+	ttls     []uint16
+	an, ns   uint16
+	rcode    uint8
+	ad       bool
+	denies   bool   // the name does not exist, whatever the type, nor does any below it
+	floating bool   // wire has no pointers: it fits behind any question
+	upstream string // who gave it
 
-	// Times in nanoseconds since the proxy's start.
-	stored, expires, staleUntil int64
-	stale                       bool
+	// Times in nanoseconds since the proxy's start. From refreshAt on, one who
+	// asks has it fetched ahead. ended is when it first expired; 0 for what
+	// must not serve on after that.
+	stored, refreshAt, expires, ended int64
+	stale                             bool
 }
 
-// newCached packs an answer. now is when it came.
-func newCached(m *dns.Msg, upstream string, now int64) (*cached, bool) {
-	keep(m)
+// newCached keeps what a client may need of a response. now is when it came.
+// The bytes stay as they are, since they follow a question of the same length:
+// their pointers remain right. Only a response with records that were not asked
+// for is taken apart and packed anew.
+func newCached(q *question, r *response, upstream string, now int64) (*cached, error) {
+	c := &cached{rcode: uint8(r.rcode), ad: r.wire[3]&flagAD != 0, upstream: upstream, stored: now}
+	life := r.lifetime()
+	switch {
+	case !r.plain:
+		if err := c.repack(q, r); err != nil {
+			return nil, err
+		}
+	case r.rcode == dns.RcodeNameError && r.an == 0 && r.hasSOA && !q.do:
+		// It denies the name for every type, and all names below it.
+		c.denies, c.floating, c.ns, c.ttls = true, true, 1, nil
+		c.wire = appendExpanded(nil, r.wire, r.soa)
+		c.ttls = []uint16{uint16(skipName(c.wire, 0) + 4)}
+	default:
+		end, records := r.nsEnd, r.an+r.ns
+		if r.answered && !q.do {
+			end, records = r.answersEnd, r.an // no stub resolver reads the rest
+		}
+		c.wire = bytes.Clone(r.wire[r.begin:end])
+		c.ttls, c.an, c.ns = r.ttls[:records], uint16(r.an), uint16(records-r.an)
+	}
+	if len(c.wire) > tcpSize-headerSize-maxName-4-optSize {
+		return nil, errors.New("keep the reply: it leaves no room for the question")
+	}
+	c.expires = now + int64(life)
+	c.refreshAt, c.ended = c.expires, c.expires
+	if life >= minPrefetch && r.answered {
+		c.refreshAt = c.expires - int64(life)/10
+	}
+	return c, nil
+}
+
+// repack drops the records that were not asked for.
+func (c *cached) repack(q *question, r *response) error {
+	m := new(dns.Msg)
+	if err := m.Unpack(r.wire); err != nil {
+		return fmt.Errorf("read the reply: %w", err)
+	}
+	name := dns.CanonicalName(m.Question[0].Name) // we may have asked in odd case
+	m.Question[0].Name = name
+	for _, rr := range m.Answer {
+		if dns.CanonicalName(rr.Header().Name) == name {
+			rr.Header().Name = name
+		}
+	}
+	keep(m, q.do)
 	m.Compress = true
 	whole, err := m.Pack()
-	if err != nil || len(whole) > tcpSize-optSize {
-		return nil, false
+	if err != nil {
+		return fmt.Errorf("pack the reply: %w", err)
 	}
-	begin := headerSize
-	if begin = skipName(whole, begin); begin < 0 {
-		return nil, false
-	}
-	begin += 4
-	c := &cached{
-		wire: whole[begin:], rcode: uint8(m.Rcode), ad: m.AuthenticatedData, upstream: upstream,
-		an: uint16(len(m.Answer)), ns: uint16(len(m.Ns)), ar: uint16(len(m.Extra)), stored: now,
-	}
-	for at, left := 0, len(m.Answer)+len(m.Ns)+len(m.Extra); left > 0; left-- {
+	c.wire = whole[headerSize+len(q.name)+4:]
+	c.an, c.ns = uint16(len(m.Answer)), uint16(len(m.Ns))
+	for at, left := 0, len(m.Answer)+len(m.Ns); left > 0; left-- {
 		if at = skipName(c.wire, at); at < 0 || at+10 > len(c.wire) {
-			return nil, false
+			return errBroken
 		}
 		c.ttls = append(c.ttls, uint16(at+4))
 		at += 10 + int(binary.BigEndian.Uint16(c.wire[at+8:]))
 	}
-	c.expires = now + int64(lifetime(m))
-	c.staleUntil = c.expires + int64(staleFor)
-	return c, true
+	return nil
 }
 
 // failure is a cached "no upstream answered" (RFC 9520): short, so that a storm
 // of repeated questions does not become a storm of packets.
 func failure(now int64) *cached {
-	return &cached{rcode: dns.RcodeServerFailure, stored: now, expires: now + int64(failureTTL)}
+	return &cached{rcode: dns.RcodeServerFailure, stored: now, expires: now + int64(failureTTL), refreshAt: now + int64(failureTTL)}
 }
 
 // asStale is the answer for a while during which no upstream serves.
 func (c *cached) asStale(now int64) *cached {
 	s := *c
-	s.stale, s.stored, s.expires = true, now, now+int64(staleRecheck)
+	s.stale, s.refreshAt, s.expires = true, now+int64(staleRecheck), now+int64(staleRecheck)
 	return &s
 }
 
-// lifetime is how long an answer may be kept; zero means not at all.
-func lifetime(m *dns.Msg) time.Duration {
-	if m.Rcode == dns.RcodeSuccess && answers(m) {
-		ttl := maxPositive
-		for _, rr := range m.Answer {
-			ttl = min(ttl, time.Duration(rr.Header().Ttl)*time.Second)
-		}
-		return ttl
-	}
-	for _, rr := range m.Ns {
-		if soa, ok := rr.(*dns.SOA); ok {
-			ttl := min(maxNegative, time.Duration(min(soa.Hdr.Ttl, soa.Minttl))*time.Second)
-			for _, rr := range m.Answer { // the CNAMEs on the way to the denied name
-				ttl = min(ttl, time.Duration(rr.Header().Ttl)*time.Second)
-			}
-			return ttl
-		}
-	}
-	return 0
+// serves tells whether an answer past its end may serve while no upstream does.
+func (c *cached) serves(now int64, staleFor time.Duration) bool {
+	return c != nil && c.ended > 0 && now < c.ended+int64(staleFor)
 }
 
 // answers tells whether the answer has what was asked for, not just CNAMEs on
@@ -114,7 +143,7 @@ func answers(m *dns.Msg) bool {
 // keep drops what was not asked for: records off the chain from the question's
 // name, which a forger would put there, and sections that no stub resolver
 // reads. With DNSSEC (DO) the authority section carries proofs and stays.
-func keep(m *dns.Msg) {
+func keep(m *dns.Msg, secure bool) {
 	chain := map[string]bool{dns.CanonicalName(m.Question[0].Name): true}
 	for range maxChain * 2 {
 		before := len(chain)
@@ -138,7 +167,6 @@ func keep(m *dns.Msg) {
 		}
 	}
 	m.Answer = kept
-	secure := m.IsEdns0() != nil && m.IsEdns0().Do()
 	if m.Extra = nil; !secure && answers(m) {
 		m.Ns = nil
 	}
@@ -167,7 +195,7 @@ func (c *cached) answer(q *query, out []byte, limit int, now int64, flags uint16
 	}
 	begin := r.n
 	r.n += copy(r.out[r.n:], c.wire)
-	r.an, r.ns, r.ar = int(c.an), int(c.ns), int(c.ar)
+	r.an, r.ns, r.ar = int(c.an), int(c.ns), 0
 	age := uint32(max(0, now-c.stored) / int64(time.Second))
 	for _, at := range c.ttls {
 		field := r.out[begin+int(at):]

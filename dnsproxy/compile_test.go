@@ -29,7 +29,7 @@ func dump(t *testing.T, table *Table) string {
 			m := new(dns.Msg).SetQuestion(name, table.sets[i].rtype)
 			packet, _ := m.Pack()
 			w := workerOf(p)
-			w.tcp = true
+			w.from.tcp = true
 			out := make([]byte, tcpSize)
 			n, _ := w.serve(packet, out, 0)
 			for _, rr := range unpack(t, out[:n]).Answer {

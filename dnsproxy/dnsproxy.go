@@ -11,105 +11,33 @@ package dnsproxy
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 )
 
-// ServerOptions of a Proxy.
-type ServerOptions struct {
-	// Listen is where the proxy is asked, over UDP and TCP. The addresses need
-	// not be on an interface yet. Port 0 picks one (for tests).
-	Listen []netip.AddrPort
-	// Upstreams answer the names outside the cluster, the first one first.
-	// Without any, such names are refused.
-	Upstreams []netip.AddrPort
-	// UpstreamTimeout is how long one upstream may take before the next is asked
-	// as well; 1 s when zero. The whole takes at most four times that.
-	UpstreamTimeout time.Duration
-	// CacheEntries and CacheBytes bound the cache; 10,000 and 16 MiB when zero.
-	CacheEntries, CacheBytes int
-	// MaxConns bounds the TCP connections of each Listen address,
-	// MaxClientConns those of one client to it; 1,000 and 100 when zero.
-	MaxConns, MaxClientConns int
-	// Registerer takes the metrics; nil: none are registered.
-	Registerer prometheus.Registerer
-	// Log; nil: nothing is logged.
-	Log *slog.Logger
-}
-
-func (o ServerOptions) withDefaults() ServerOptions {
-	set := func(value *int, standard int) {
-		if *value == 0 {
-			*value = standard
-		}
-	}
-	set(&o.CacheEntries, 10_000)
-	set(&o.CacheBytes, 16<<20)
-	set(&o.MaxConns, 1_000)
-	set(&o.MaxClientConns, 100)
-	if o.UpstreamTimeout == 0 {
-		o.UpstreamTimeout = defaultAttempt
-	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
-	}
-	return o
-}
-
-// Validate names the option that cannot be, and its value.
-func (o ServerOptions) Validate() error {
-	if len(o.Listen) == 0 {
-		return errors.New("listen: is empty: give at least one address")
-	}
-	for _, l := range o.Listen {
-		// At 0.0.0.0 answers would leave from the route's address, which need
-		// not be the one that was asked; resolvers drop those.
-		if !l.Addr().IsValid() || l.Addr().IsUnspecified() {
-			return fmt.Errorf("listen: %s is not the address of a host", l)
-		}
-	}
-	for _, u := range o.Upstreams {
-		if !u.Addr().IsValid() || u.Addr().IsUnspecified() || u.Port() == 0 {
-			return fmt.Errorf("upstreams: %s is not the address of a server", u)
-		}
-		for _, l := range o.Listen {
-			if isSelf(u, l) {
-				return fmt.Errorf("upstreams: %s is the proxy's own address: it would ask itself without end", u)
-			}
-		}
-	}
-	if o.UpstreamTimeout < 0 || o.CacheEntries < 0 || o.CacheBytes < 0 || o.MaxConns < 0 || o.MaxClientConns < 0 {
-		return errors.New("timeouts and bounds must not be negative")
-	}
-	return nil
-}
-
-// isSelf tells whether packets to an upstream reach our own listener.
-func isSelf(upstream, listen netip.AddrPort) bool {
-	return upstream.Port() == listen.Port() && upstream.Addr().Unmap() == listen.Addr().Unmap()
-}
-
 // Proxy is a DNS server and forwarder.
 type Proxy struct {
-	options ServerOptions
-	log     *slog.Logger
-	table   atomic.Pointer[Table]
-	cache   *cache
-	forward *forwarder
-	flights *flights
-	metrics *metrics
-	flags   uint16 // of every answer: RA where we forward
-	started time.Time
+	options            ServerOptions
+	log                *slog.Logger
+	table              atomic.Pointer[Table]
+	cache              *cache
+	forward            *forwarder
+	flights            *flights
+	metrics            *metrics
+	limit              *rateLimit // nil: none
+	popular            popular
+	answers, questions outboxes             // on their way to clients, and to upstreams
+	clock              func() time.Duration // since the start; nobody sets it back
+	// isRunning: what is sent to our sockets is read.
+	isRunning atomic.Bool
 
 	mu      sync.Mutex // guards what follows
 	sockets []*udpSocket
@@ -123,29 +51,33 @@ func New(o ServerOptions) (*Proxy, error) {
 		return nil, err
 	}
 	o = o.withDefaults()
-	p := &Proxy{options: o, log: o.Log, cache: newCache(o.CacheEntries, o.CacheBytes), started: time.Now()}
-	p.forward = &forwarder{attempt: o.UpstreamTimeout, clock: p.now}
-	for _, u := range o.Upstreams {
-		p.forward.upstreams = append(p.forward.upstreams, &upstream{address: u, name: u.String()})
+	p := &Proxy{options: o, log: o.Log, cache: newCache(o.CacheEntries, o.CacheBytes)}
+	started := time.Now()
+	p.clock = func() time.Duration { return time.Since(started) }
+	p.limit = newRateLimit(o.ResponseRate)
+	whole := attempts * o.UpstreamTimeout
+	p.forward = &forwarder{
+		listen: o.Listen, attempt: o.UpstreamTimeout, linger: whole, roots: o.RootCAs, clock: p.now, guard: p.guard, answers: &p.answers, questions: &p.questions, log: o.Log,
 	}
-	if len(o.Upstreams) > 0 {
-		p.flags = flagRA
-	}
-	ctx, cancel := context.WithCancel(context.Background())
 	p.flights = &flights{
-		cache: p.cache, resolve: p.forward.resolve, clock: p.now, limit: attempts * o.UpstreamTimeout,
-		ctx: ctx, cancel: cancel, flying: map[string][]*waiter{},
+		cache: p.cache, forward: p.forward, clock: p.now, limit: whole, staleIn: o.StaleAfter, staleFor: o.StaleFor,
+		most: o.MaxForwards, perOne: o.MaxClientForwards, guard: p.guard, flying: map[string]*flight{}, clients: map[netip.Addr]int{},
 	}
-	var err error
+	forwarding, err := o.forwarding()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.SetForwarding(forwarding); err != nil {
+		return nil, err
+	}
 	if p.metrics, err = newMetrics(o.Registerer, p); err != nil {
-		cancel()
 		return nil, fmt.Errorf("register the DNS proxy's metrics: %w", err)
 	}
 	return p, nil
 }
 
-// now is the time since the proxy's start, on a clock that nobody sets back.
-func (p *Proxy) now() int64 { return int64(time.Since(p.started)) }
+// now is the time since the proxy's start, in nanoseconds.
+func (p *Proxy) now() int64 { return int64(p.clock()) }
 
 // Set makes the proxy answer from the table from now on. It never blocks a
 // query: those under way end with the table that they began with.
@@ -153,6 +85,46 @@ func (p *Proxy) Set(t *Table) { p.table.Store(t) }
 
 // Table that was Set last; nil before.
 func (p *Proxy) Table() *Table { return p.table.Load() }
+
+// SetForwarding changes who is asked for what, and who may ask. Queries under way
+// end as they began. Upstreams that stay keep what has been learnt of them, and
+// the cache forgets the zones (other than ".") whose upstreams have changed. When
+// the forwarding cannot be, nothing changes and the error names what is wrong: an
+// upstream that is one of our own addresses, too.
+func (p *Proxy) SetForwarding(f Forwarding) error {
+	changed, err := p.forward.set(f)
+	if err != nil {
+		return err
+	}
+	for _, zone := range changed {
+		if zone != "\x00" {
+			p.cache.flush(zone)
+		}
+	}
+	if p.isRunning.Load() {
+		p.forward.probeAll()
+	}
+	return nil
+}
+
+// flags of every answer.
+func (p *Proxy) flags() uint16 { return p.forward.routes.Load().flags }
+
+// guard is deferred by what serves more than one client: whatever breaks there
+// costs one of them an answer, and no more.
+func (p *Proxy) guard(what string) {
+	if cause := recover(); cause != nil {
+		p.notePanic(cause, "while", what)
+	}
+}
+
+// notePanic counts a panic. Of many it logs the first, the second, the fourth and
+// so on: they may come by thousands.
+func (p *Proxy) notePanic(cause any, fact string, value any) {
+	if n := p.metrics.panics.Add(1); n&(n-1) == 0 {
+		p.log.Error("query broke the server", "cause", cause, fact, value, "so_far", n, "stack", string(debug.Stack()))
+	}
+}
 
 // Run serves until ctx ends, then closes every socket, gives up what waits for
 // an upstream and returns nil. It calls Listen if nobody has. A proxy runs once.
@@ -174,8 +146,27 @@ func (p *Proxy) Run(ctx context.Context) error {
 		<-ctx.Done()
 		p.closeSockets()
 		p.flights.close() // connections wait for their flights
+		p.forward.close()
 		return nil
 	})
-	p.log.Info("dns proxy listens", "addresses", p.Addrs(), "upstreams", p.options.Upstreams)
+	g.Go(func() error { p.watch(ctx); return nil })
+	p.log.Info("dns proxy listens", "addresses", p.Addrs(), "upstreams", len(p.forward.routes.Load().upstreams))
 	return g.Wait()
+}
+
+// watch looks for loops: once we can be asked, and again where there was one.
+func (p *Proxy) watch(ctx context.Context) {
+	p.isRunning.Store(true)
+	defer p.isRunning.Store(false)
+	p.forward.probeAll()
+	every := time.NewTicker(probeEvery / 3)
+	defer every.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-every.C:
+			p.forward.reprobe(p.now())
+		}
+	}
 }

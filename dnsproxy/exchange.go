@@ -1,35 +1,30 @@
 package dnsproxy
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
-	"fmt"
-	"io"
-	"net"
-	"net/netip"
-	"time"
 
 	"github.com/miekg/dns"
 )
 
-// errNoMatch is an answer to something else than was asked.
-var errNoMatch = errors.New("the reply's question is not ours")
-
 // question is what is asked of an upstream.
 type question struct {
-	name     []byte // lower case, on the wire
-	qtype    uint16
-	do       bool
-	cd, ad   bool
-	withEDNS bool
+	name       []byte // lower case, on the wire
+	qtype      uint16
+	do, cd, ad bool
 }
 
-// pack makes a query with a fresh id that nobody can guess (RFC 5452, 9).
-func (q question) pack() []byte {
-	var id [2]byte
-	rand.Read(id[:]) // never fails (crypto/rand)
+// dress is how a question is put to one upstream.
+type dress struct {
+	edns   bool
+	odd    bool   // letters of random case (0x20)
+	cookie []byte // client's and perhaps server's (RFC 7873); nil: none
+}
+
+// pack makes a query with an id and letters that nobody can guess (RFC 5452, 9).
+func (q *question) pack(d dress) []byte {
+	var draw [10]byte
+	rand.Read(draw[:]) // never fails (crypto/rand)
 	flags := uint16(flagRD)
 	if q.cd {
 		flags |= flagCD
@@ -37,120 +32,85 @@ func (q question) pack() []byte {
 	if q.ad {
 		flags |= flagAD
 	}
-	m := append([]byte(nil), id[0], id[1], byte(flags>>8), byte(flags), 0, 1, 0, 0, 0, 0, 0, 0)
+	m := make([]byte, headerSize, headerSize+len(q.name)+4+optSize+4+len(d.cookie))
+	m[0], m[1], m[5] = draw[0], draw[1], 1
+	binary.BigEndian.PutUint16(m[2:], flags)
 	m = append(m, q.name...)
+	if d.odd {
+		oddCase(m[headerSize:], binary.BigEndian.Uint64(draw[2:]))
+	}
 	m = binary.BigEndian.AppendUint16(m, q.qtype)
 	m = binary.BigEndian.AppendUint16(m, dns.ClassINET)
-	if q.withEDNS {
+	if d.edns {
 		m[11] = 1
-		m = append(m, 0, 0, byte(dns.TypeOPT), udpSize>>8, udpSize&0xFF, 0, 0, 0, 0, 0, 0)
+		var do byte
 		if q.do {
-			m[len(m)-4] = flagDO >> 8
+			do = flagDO >> 8
+		}
+		m = append(m, 0, 0, byte(dns.TypeOPT), udpSize>>8, udpSize&0xFF, 0, 0, do, 0, 0, 0)
+		if d.cookie != nil {
+			m[len(m)-1] = byte(4 + len(d.cookie))
+			m = append(m, 0, byte(dns.EDNS0COOKIE), 0, byte(len(d.cookie)))
+			m = append(m, d.cookie...)
 		}
 	}
 	return m
 }
 
+// oddCase turns letters of a wire name to upper case, one bit deciding on each
+// of the first 64: a forger would have to guess them too.
+func oddCase(name []byte, bits uint64) {
+	for at := 0; name[at] != 0; at += 1 + int(name[at]) {
+		for i := at + 1; i <= at+int(name[at]); i++ {
+			if c := name[i]; c-'a' < 26 {
+				name[i] = c - 'a' + 'A'*byte(bits&1) + 'a'*byte(^bits&1)
+				bits >>= 1
+			}
+		}
+	}
+}
+
+// match is how a reply's question fits the query's.
+type match uint8
+
+const (
+	noMatch   match = iota
+	caseDiffs       // but for the letters' case
+	exact
+)
+
 // matches tells whether a reply belongs to a query: id, response bit, opcode
-// and question. Upstreams may change the name's case.
-func matches(sent, got []byte) bool {
+// and question.
+func matches(sent, got []byte) match {
 	end := skipName(sent, headerSize) + 4
 	if len(got) < end || got[0] != sent[0] || got[1] != sent[1] || got[2]&0xF8 != flagQR>>8 || got[4] != 0 || got[5] != 1 {
-		return false
+		return noMatch
+	}
+	if string(got[headerSize:end]) == string(sent[headerSize:end]) {
+		return exact
 	}
 	for i := headerSize; i < end-4; i++ {
-		c := got[i]
-		if c-'A' < 26 {
-			c += 'a' - 'A'
-		}
-		if c != sent[i] {
-			return false
+		if lower(got[i]) != lower(sent[i]) {
+			return noMatch
 		}
 	}
-	return string(got[end-4:end]) == string(sent[end-4:end])
+	if string(got[end-4:end]) != string(sent[end-4:end]) {
+		return noMatch
+	}
+	return caseDiffs
 }
 
-// exchange asks one upstream over UDP, from a source port that the kernel draws
-// for this query alone, and over TCP when the answer was cut. It returns when
-// there is an answer or ctx ends.
-func exchange(ctx context.Context, upstream netip.AddrPort, q question) (*dns.Msg, error) {
-	q.withEDNS = true
-	m, err := exchangeBoth(ctx, upstream, q)
-	if err == nil && (m.Rcode == dns.RcodeFormatError || m.Rcode == dns.RcodeNotImplemented) && m.IsEdns0() == nil {
-		// An old server that does not know EDNS (RFC 6891, 7).
-		q.withEDNS = false
-		return exchangeBoth(ctx, upstream, q)
-	}
-	return m, err
-}
-
-func exchangeBoth(ctx context.Context, upstream netip.AddrPort, q question) (*dns.Msg, error) {
-	m, err := roundTrip(ctx, "udp", upstream, q.pack())
-	if err == nil && m.Truncated {
-		return roundTrip(ctx, "tcp", upstream, q.pack())
-	}
-	return m, err
-}
-
-func roundTrip(ctx context.Context, network string, upstream netip.AddrPort, sent []byte) (*dns.Msg, error) {
-	// A connected UDP socket takes packets from the upstream's address only.
-	conn, err := (&net.Dialer{}).DialContext(ctx, network, upstream.String())
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	var got []byte
-	if network == "tcp" {
-		got, err = overTCP(conn, sent)
-	} else {
-		got, err = overUDP(conn, sent)
-	}
-	if err != nil {
-		return nil, err
-	}
-	m := new(dns.Msg)
-	if err := m.Unpack(got); err != nil {
-		if m.Truncated && network == "udp" {
-			return m, nil // cut within a record: TCP gives the whole
+// option finds an EDNS option's data among options that are known to be whole.
+func option(options []byte, code uint16) []byte {
+	for len(options) >= 4 {
+		length := int(binary.BigEndian.Uint16(options[2:]))
+		if 4+length > len(options) {
+			return nil
 		}
-		return nil, fmt.Errorf("read the reply: %w", err)
-	}
-	return m, nil
-}
-
-func overUDP(conn net.Conn, sent []byte) ([]byte, error) {
-	if _, err := conn.Write(sent); err != nil {
-		return nil, err
-	}
-	buffer := make([]byte, 4096)
-	for {
-		n, err := conn.Read(buffer)
-		if err != nil {
-			return nil, err
+		if binary.BigEndian.Uint16(options) == code {
+			return options[4 : 4+length]
 		}
-		if matches(sent, buffer[:n]) {
-			return buffer[:n], nil
-		}
-		// A forgery or a late reply: the true one may still come.
+		options = options[4+length:]
 	}
-}
-
-func overTCP(conn net.Conn, sent []byte) ([]byte, error) {
-	frame := binary.BigEndian.AppendUint16(nil, uint16(len(sent)))
-	if _, err := conn.Write(append(frame, sent...)); err != nil {
-		return nil, err
-	}
-	if _, err := io.ReadFull(conn, frame[:2]); err != nil {
-		return nil, err
-	}
-	got := make([]byte, binary.BigEndian.Uint16(frame))
-	if _, err := io.ReadFull(conn, got); err != nil {
-		return nil, err
-	}
-	if !matches(sent, got) {
-		return nil, errNoMatch
-	}
-	return got, nil
+	return nil
 }

@@ -103,13 +103,23 @@ func proxyOf(t testing.TB, table *Table, upstreams ...netip.AddrPort) *Proxy {
 		t.Fatal(err)
 	}
 	p.Set(table)
+	offset, clock := new(atomic.Int64), p.clock
+	p.clock = func() time.Duration { return clock() + time.Duration(offset.Load()) }
+	offsets.Store(p, offset)
+	t.Cleanup(func() { offsets.Delete(p) })
 	return p
 }
 
 // running makes a proxy that serves on loopback, and gives its address.
 func running(t testing.TB, p *Proxy) netip.AddrPort {
 	t.Helper()
-	if err := p.Listen(); err != nil {
+	var err error
+	for range 10 { // the port that TCP picks may be somebody's over UDP
+		if err = p.Listen(); err == nil {
+			break
+		}
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	at := p.Addrs()[0]

@@ -1,7 +1,7 @@
 package dnsproxy
 
 import (
-	"context"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -9,14 +9,17 @@ import (
 
 // Bounds of what waits for upstreams.
 const (
-	maxFlights = 1024 // different questions at once
-	maxWaiters = 256  // clients that wait for one of them
+	defaultForwards       = 4096 // different questions at once
+	defaultClientForwards = 1024 // questions of one client
+	maxWaiters            = 1024 // that wait for one of them
 )
 
 // waiter is a client's question that an upstream must answer.
 type waiter struct {
-	query query
-	// done gets the answer, or nil when there is none.
+	query  query
+	client netip.Addr // not valid for the proxy itself, which has no bound
+	// done gets the answer, or nil when there is none. It may be nil itself: for
+	// what is fetched ahead.
 	done func(w *waiter, c *cached)
 }
 
@@ -24,81 +27,139 @@ type waiter struct {
 // however many clients wait for it. That saves packets, and denies forgers the
 // many equal questions that a birthday attack needs (RFC 5452, 5).
 type flights struct {
-	cache   *cache
-	resolve func(ctx context.Context, q question) (*cached, error)
-	clock   func() int64
-	limit   time.Duration // of one flight
+	cache    *cache
+	forward  *forwarder
+	clock    func() int64
+	limit    time.Duration // of one flight
+	staleIn  time.Duration // after which a client gets an old answer
+	staleFor time.Duration
+	most     int // different questions at once
+	perOne   int // of one client
+	guard    func(what string)
+	wg       sync.WaitGroup // of flights
 
-	ctx    context.Context // ends with the proxy
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	overload, coalesced atomic.Uint64
 
-	overload atomic.Uint64 // questions turned away
-
-	mu     sync.Mutex // guards flying, closed
-	flying map[string][]*waiter
-	closed bool
+	mu      sync.Mutex // guards what follows
+	flying  map[string]*flight
+	clients map[netip.Addr]int
+	closed  bool
 }
 
-// submit lets w wait for its answer. Its query must be detached. Beyond the
-// bounds w gets none at once, so that a storm cannot pile up.
-func (f *flights) submit(w *waiter) {
+// submit lets w wait for its answer from the zone's upstreams. Its query must be
+// detached. Beyond the bounds w gets none at once, so that a storm cannot pile
+// up.
+func (f *flights) submit(w *waiter, zone *route) {
 	key := string(w.query.key())
 	f.mu.Lock()
-	waiting, flies := f.flying[key]
-	if f.closed || len(waiting) >= maxWaiters || !flies && len(f.flying) >= maxFlights {
+	flies := f.flying[key]
+	full := flies == nil && len(f.flying) >= f.most || flies != nil && len(flies.waiting) >= maxWaiters
+	if f.closed || full || w.client.IsValid() && f.clients[w.client] >= f.perOne {
 		f.mu.Unlock()
 		f.overload.Add(1)
-		w.done(w, nil)
+		f.tell(w, nil)
 		return
 	}
-	f.flying[key] = append(waiting, w)
-	if !flies {
-		f.wg.Add(1)
-		go f.fly(key, w)
+	if flies != nil && flies.stale != nil {
+		stale := flies.stale
+		f.mu.Unlock()
+		f.tell(w, stale)
+		return
 	}
+	if flies != nil {
+		f.enter(flies, w)
+		f.mu.Unlock()
+		f.coalesced.Add(1)
+		return
+	}
+	flies = f.newFlight(key, w, zone)
+	f.flying[key] = flies
+	f.enter(flies, w)
+	f.wg.Add(1)
 	f.mu.Unlock()
+	flies.start()
 }
 
-func (f *flights) fly(key string, w *waiter) {
-	defer f.wg.Done()
-	q := &w.query
-	old := f.cache.get([]byte(key))
-	limit := f.limit
-	if old != nil && old.staleUntil > f.clock() {
-		limit = limit * 45 / 100 // the client still gets the stale answer in time (RFC 8767, 5: 1.8 s)
+// enter wants mu held.
+func (f *flights) enter(to *flight, w *waiter) {
+	to.waiting = append(to.waiting, w)
+	if w.client.IsValid() {
+		f.clients[w.client]++
 	}
-	ctx, cancel := context.WithTimeout(f.ctx, limit)
-	defer cancel()
-	answer, err := f.resolve(ctx, question{
-		name: q.name[:q.nameLen:q.nameLen], qtype: q.qtype, do: q.do, cd: q.flags&flagCD != 0, ad: q.flags&flagAD != 0,
-	})
-	now := f.clock()
-	switch {
-	case err == nil:
-	case old != nil && old.staleUntil > now:
-		answer = old.asStale(now)
-		f.cache.stale.Add(1)
-	default:
-		answer = failure(now)
+}
+
+// empty takes the waiters out of a flight. It wants mu held.
+func (f *flights) empty(from *flight) []*waiter {
+	waiting := from.waiting
+	from.waiting = nil
+	for _, w := range waiting {
+		if !w.client.IsValid() {
+			continue
+		}
+		if f.clients[w.client]--; f.clients[w.client] == 0 {
+			delete(f.clients, w.client)
+		}
 	}
-	if answer.expires > now {
-		f.cache.put([]byte(key), answer)
+	return waiting
+}
+
+// land ends a flight with its answer.
+func (f *flights) land(flight *flight, answer *cached) {
+	if answer.expires > f.clock() && f.forward.routes.Load().match(flight.q.name) == flight.zone {
+		f.cache.keep(&flight.query, answer)
+	} else {
+		f.cache.settle(flight.query.key())
 	}
 	f.mu.Lock()
-	waiting := f.flying[key]
-	delete(f.flying, key)
+	delete(f.flying, flight.key)
+	waiting := f.empty(flight)
 	f.mu.Unlock()
 	for _, w := range waiting {
-		w.done(w, answer)
+		f.tell(w, answer)
 	}
+	f.wg.Done()
+}
+
+// serveStale answers those who wait, and those who come while the flight goes
+// on, with an old answer.
+func (f *flights) serveStale(flight *flight, answer *cached) {
+	f.cache.stale.Add(1)
+	f.mu.Lock()
+	flight.stale = answer
+	waiting := f.empty(flight)
+	f.mu.Unlock()
+	for _, w := range waiting {
+		f.tell(w, answer)
+	}
+}
+
+// tell gives a waiter its answer. Whatever breaks then breaks for it alone.
+func (f *flights) tell(w *waiter, answer *cached) {
+	if w.done == nil {
+		return
+	}
+	defer f.guard("answering a client that waited")
+	w.done(w, answer)
+}
+
+// waiting is how many questions fly.
+func (f *flights) size() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.flying)
 }
 
 // close ends every flight and waits for it.
 func (f *flights) close() {
 	f.mu.Lock()
 	f.closed = true
+	var all []*flight
+	for _, flight := range f.flying {
+		all = append(all, flight)
+	}
 	f.mu.Unlock()
-	f.cancel()
+	for _, flight := range all {
+		flight.giveUp()
+	}
 	f.wg.Wait()
 }

@@ -29,6 +29,7 @@ func (p *Proxy) Listen() error {
 			return fmt.Errorf("listen at %s: %w", address, err)
 		}
 	}
+	p.forward.setListen(p.addrs())
 	return nil
 }
 
@@ -36,6 +37,11 @@ func (p *Proxy) Listen() error {
 func (p *Proxy) Addrs() []netip.AddrPort {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.addrs()
+}
+
+// addrs wants mu held.
+func (p *Proxy) addrs() []netip.AddrPort {
 	var all []netip.AddrPort
 	for _, d := range p.doors {
 		all = append(all, d.Addr().(*net.TCPAddr).AddrPort())

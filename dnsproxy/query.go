@@ -3,6 +3,7 @@ package dnsproxy
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -38,7 +39,7 @@ func (p *Proxy) Query(ctx context.Context, name, qtype string) (api.DNSAnswer, e
 		return api.DNSAnswer{}, fmt.Errorf("query %s: read the answer: %w", name, err)
 	}
 	answer := api.DNSAnswer{
-		Name: dns.Fqdn(name), Type: dns.TypeToString[rtype], Rcode: dns.RcodeToString[m.Rcode],
+		Name: dns.Fqdn(name), Type: typeName(rtype), Rcode: dns.RcodeToString[m.Rcode],
 		Answer: lines(m.Answer), Authority: lines(m.Ns), Additional: lines(m.Extra), Source: from, Took: took,
 	}
 	return answer, nil
@@ -48,7 +49,10 @@ func (p *Proxy) Query(ctx context.Context, name, qtype string) (api.DNSAnswer, e
 func (p *Proxy) ask(ctx context.Context, packed []byte) (wire []byte, from string, err error) {
 	var q query
 	out := make([]byte, tcpSize)
-	n, _, src := p.answer(&q, out, tcpSize, q.parse(packed), p.now())
+	n, _, src := p.answer(&q, &client{tcp: true}, out, tcpSize, q.parse(packed), p.now())
+	if q.ahead {
+		p.fetchAhead(&q)
+	}
 	if src != sourceUpstream {
 		return out[:n], sourceNames[src], nil
 	}
@@ -57,7 +61,7 @@ func (p *Proxy) ask(ctx context.Context, packed []byte) (wire []byte, from strin
 		from string
 	}
 	answered := make(chan late, 1)
-	p.waitFor(&q, tcpSize, func(wire []byte, _ int, from string) { answered <- late{wire, from} })
+	p.waitFor(&q, netip.Addr{}, tcpSize, func(wire []byte, _ int, from string) { answered <- late{wire, from} })
 	select {
 	case a := <-answered:
 		return a.wire, a.from, nil
@@ -65,6 +69,8 @@ func (p *Proxy) ask(ctx context.Context, packed []byte) (wire []byte, from strin
 		return nil, "", ctx.Err()
 	}
 }
+
+func typeName(qtype uint16) string { return dns.Type(qtype).String() }
 
 // lines are records in presentation format, the OPT pseudo-record left out.
 func lines(records []dns.RR) []string {

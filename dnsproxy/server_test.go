@@ -102,10 +102,12 @@ func readFrame(t *testing.T, r io.Reader) *dns.Msg {
 
 func TestPipelinedQueriesOverTCP(t *testing.T) {
 	slow := newUpstream(t, func(w dns.ResponseWriter, r *dns.Msg) {
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(600 * time.Millisecond)
 		answering(dns.RcodeSuccess, "%s 60 IN A 192.0.2.1")(w, r)
 	})
-	at := running(t, proxyOf(t, compile(t, large(), options()), slow.at))
+	p := proxyOf(t, compile(t, large(), options()), slow.at)
+	p.forward.attempt, p.flights.limit = time.Second, 4*time.Second
+	at := running(t, p)
 	conn, err := net.Dial("tcp", at.String())
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -37,9 +38,11 @@ type udpSocket struct {
 	in, out   [batchSize]message
 	inVector  [batchSize]unix.Iovec
 	outVector [batchSize]unix.Iovec
-	from      [batchSize]unix.RawSockaddrInet6 // large enough for IPv4 too
+	senders   [batchSize]unix.RawSockaddrInet6 // large enough for IPv4 too
 	queries   [batchSize][queryRoom]byte
 	answers   [batchSize][udpSize]byte
+	// late are the answers that waited for an upstream.
+	late outbox
 	// failure ends the loop; set by receive.
 	failure error
 }
@@ -50,12 +53,13 @@ func newUDPSocket(p *Proxy, conn *net.UDPConn) (*udpSocket, error) {
 		return nil, fmt.Errorf("reach the socket: %w", err)
 	}
 	s := &udpSocket{worker: worker{proxy: p, stats: p.metrics.newCounters("udp")}, conn: conn, raw: raw}
+	s.late = outbox{all: &p.answers, raw: raw, unsent: &s.stats.unsent}
 	for i := range batchSize {
 		s.inVector[i].Base = &s.queries[i][0]
 		s.inVector[i].SetLen(queryRoom)
 		s.in[i].header.Iov = &s.inVector[i]
 		s.in[i].header.SetIovlen(1)
-		s.in[i].header.Name = (*byte)(unsafe.Pointer(&s.from[i]))
+		s.in[i].header.Name = (*byte)(unsafe.Pointer(&s.senders[i]))
 		s.out[i].header.Iov = &s.outVector[i]
 		s.out[i].header.SetIovlen(1)
 	}
@@ -84,7 +88,7 @@ func (s *udpSocket) run() error {
 func (s *udpSocket) receive(fd uintptr) (done bool) {
 	for range maxBatches {
 		for i := range s.in {
-			s.in[i].header.Namelen = uint32(unsafe.Sizeof(s.from[i]))
+			s.in[i].header.Namelen = uint32(unsafe.Sizeof(s.senders[i]))
 		}
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&s.in[0])), batchSize, unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
@@ -97,7 +101,7 @@ func (s *udpSocket) receive(fd uintptr) (done bool) {
 			s.failure = fmt.Errorf("receive queries: %w", errno)
 			return true
 		}
-		s.send(fd, s.serveBatch(int(n)))
+		sendBatch(fd, s.out[:s.serveBatch(int(n))], &s.stats.unsent)
 		if n < batchSize {
 			return false // the poller wakes us again if more has come
 		}
@@ -108,8 +112,11 @@ func (s *udpSocket) receive(fd uintptr) (done bool) {
 // serveBatch answers the packets read and gives the number of answers.
 func (s *udpSocket) serveBatch(n int) int {
 	now, answers := s.proxy.now(), 0
+	s.proxy.questions.hold()
+	defer s.proxy.questions.release()
 	for i := range n {
 		out := s.answers[answers][:]
+		s.from.sender = &s.senders[i]
 		length, miss := s.serve(s.queries[i][:s.in[i].length], out, now)
 		if miss {
 			s.submitFrom(i)
@@ -120,25 +127,30 @@ func (s *udpSocket) serveBatch(n int) int {
 		}
 		s.outVector[answers].Base = &out[0]
 		s.outVector[answers].SetLen(length)
-		s.out[answers].header.Name = (*byte)(unsafe.Pointer(&s.from[i]))
+		s.out[answers].header.Name = (*byte)(unsafe.Pointer(&s.senders[i]))
 		s.out[answers].header.Namelen = s.in[i].header.Namelen
 		answers++
 	}
 	return answers
 }
 
-func (s *udpSocket) send(fd uintptr, answers int) {
-	for sent := 0; sent < answers; {
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&s.out[sent])), uintptr(answers-sent), unix.MSG_DONTWAIT, 0, 0)
+// sendBatch sends messages without blocking, and counts those that the kernel
+// does not take.
+func sendBatch(fd uintptr, messages []message, unsent *atomic.Uint64) {
+	refused := false
+	for sent := 0; sent < len(messages); {
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&messages[sent])), uintptr(len(messages)-sent), unix.MSG_DONTWAIT, 0, 0)
 		switch {
 		case errno == 0:
 			sent += int(n)
 		case errno == unix.EINTR:
+		case errno == unix.ECONNREFUSED && !refused: // it is about an earlier packet
+			refused = true
 		case errno == unix.EAGAIN:
-			s.stats.unsent.Add(uint64(answers - sent))
+			unsent.Add(uint64(len(messages) - sent))
 			return // the send buffer is full: these clients ask again
 		default: // this one cannot be reached; the others can
-			s.stats.unsent.Add(1)
+			unsent.Add(1)
 			sent++
 		}
 	}
@@ -146,12 +158,8 @@ func (s *udpSocket) send(fd uintptr, answers int) {
 
 // submitFrom lets packet i of the batch wait for an upstream.
 func (s *udpSocket) submitFrom(i int) {
-	client := address(&s.from[i])
-	s.submit(func(answer []byte) {
-		if _, err := s.conn.WriteToUDPAddrPort(answer, client); err != nil {
-			s.stats.unsent.Add(1)
-		}
-	})
+	sender, size := s.senders[i], s.in[i].header.Namelen
+	s.submit(func(answer []byte) { s.late.put(letter{answer, sender, size}) })
 }
 
 // address reads what the kernel wrote about a packet's sender.

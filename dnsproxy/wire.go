@@ -51,6 +51,9 @@ type query struct {
 	do      bool
 	version uint8
 	size    uint16 // the client's limit over UDP, of its OPT record
+
+	// ahead is set with an answer from the cache that shall be fetched anew.
+	ahead bool
 }
 
 // dropped is parse's result for a packet that gets no answer at all.
@@ -65,7 +68,7 @@ func (q *query) parse(pkt []byte) int {
 	}
 	q.raw, q.id, q.flags = pkt, binary.BigEndian.Uint16(pkt), binary.BigEndian.Uint16(pkt[2:])
 	q.questionEnd, q.nameLen, q.edns, q.do, q.version, q.size = headerSize, 0, false, false, 0, 0
-	q.qtype, q.qclass = 0, 0
+	q.qtype, q.qclass, q.ahead = 0, 0, false
 	if q.flags&flagQR != 0 {
 		return dropped // answering a response may start an endless exchange
 	}
@@ -86,9 +89,8 @@ func (q *query) parse(pkt []byte) int {
 		return dns.RcodeRefused
 	case q.qtype == dns.TypeOPT:
 		return dns.RcodeFormatError
-	case q.qtype == dns.TypeAXFR || q.qtype == dns.TypeIXFR:
-		return dns.RcodeRefused
-	case q.qtype >= 128 && q.qtype < dns.TypeANY: // the other types that only exist in questions
+	case q.qtype >= 128 && q.qtype < dns.TypeIXFR || q.qtype > dns.TypeAXFR && q.qtype < dns.TypeANY:
+		// The types that only exist in questions, but for transfers.
 		return dns.RcodeNotImplemented
 	}
 	return dns.RcodeSuccess
@@ -212,6 +214,18 @@ func (q *query) key() []byte {
 	key[q.nameLen+2] = bits
 	return key
 }
+
+// denialKey is what the cache knows the denial of the question's name by. Its
+// tail from any label on is the key of the name that begins there.
+func (q *query) denialKey() []byte {
+	key := q.key()
+	key[q.nameLen], key[q.nameLen+1] = 0, 0
+	key[q.nameLen+2] |= denialBit
+	return key
+}
+
+// denialBit tells a denial's key from that of a question for the type 0.
+const denialBit = 8
 
 // detach makes the query independent of the buffer that it was read into.
 func (q *query) detach() {

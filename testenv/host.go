@@ -116,9 +116,13 @@ func (l *Lab) init(host string) (process, error) {
 // stays.
 func (l *Lab) powerOff(ctx context.Context, index int) error {
 	host := l.Spec.Hosts[index].Name
+	// The wires first: who loses power says no farewell on its connections.
+	if err := l.disconnect(index); err != nil {
+		return err
+	}
 	if err := killCgroup(ctx, l.hostCgroup(host)); err != nil {
 		return err
 	}
 	// Cgroups that the host's processes made are no disk: they go too.
-	return errors.Join(l.disconnect(index), removeCgroup(l.hostCgroup(host)))
+	return removeCgroup(l.hostCgroup(host))
 }

@@ -64,9 +64,25 @@ func (a *agent) handler() http.Handler {
 		client.PathVIPTrace:    func(r *http.Request) any { return trace(r.FormValue("client")) },
 		client.PathConnections: func(*http.Request) any { return conns() },
 		client.PathDrain:       func(r *http.Request) any { return drained(r) },
+		client.PathDNSCache: func(*http.Request) any {
+			return []api.DNSCacheEntry{
+				{Name: "example.com.", Type: "A", Rcode: "NOERROR", Answer: []string{"example.com. 300 IN A 192.0.2.1"}, Upstream: "192.0.2.53:53", Age: 12, TTL: 288, Hits: 7},
+				{Name: "gone.example.", Type: "*", Rcode: "NXDOMAIN", Upstream: "192.0.2.53:53", Age: 70, TTL: -10},
+			}
+		},
+		client.PathDNSTop: func(*http.Request) any {
+			return []api.DNSTopName{{Name: "web.shop.vip.weir.internal.", Type: "A", Queries: 4200}}
+		},
+		client.PathDNSUpstreams: func(*http.Request) any {
+			return []api.DNSUpstream{
+				{Upstream: "192.0.2.53:53", Zones: []string{"."}, RoundTrip: api.Duration(3 * time.Millisecond), Queries: 100, Hedges: 2},
+				{Upstream: "tls://192.0.2.54:853", Zones: []string{"corp.local."}, Queries: 9, Failed: 9, Down: true},
+			}
+		},
+		client.PathDNSFlush: func(*http.Request) any { return api.DNSFlushed{Entries: 2} },
 	} {
 		method := http.MethodGet
-		if path == client.PathDrain {
+		if path == client.PathDrain || path == client.PathDNSFlush {
 			method = http.MethodPost
 		}
 		mux.HandleFunc(method+" "+path, func(w http.ResponseWriter, r *http.Request) {

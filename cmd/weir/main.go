@@ -80,7 +80,7 @@ func (c *cli) root() *cobra.Command {
 		Use:   "weir",
 		Short: "Ask this node's agent about virtual IPs, names and zones",
 		Long: `Ask this node's agent about virtual IPs, names and zones. Only vip drain
-changes anything.
+and dns flush change anything.
 
 Exit status: 0 answered, 1 not answered or the node is degraded, 2 wrong usage.`,
 		Example: `  weir status

@@ -17,10 +17,10 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 
 	"github.com/weirproject/weir/bpf"
 	"github.com/weirproject/weir/dataplane"
+	"github.com/weirproject/weir/dataplane/internal/pin"
 )
 
 // Options of a Deliverer.
@@ -49,7 +49,7 @@ type Deliverer struct {
 	mu     sync.Mutex // guards what follows and lets one Set write at a time
 	closed bool
 	pinned bool // this process has seen its maps pinned
-	links  map[place]link.Link
+	links  pin.Links
 	made   made
 }
 
@@ -76,7 +76,7 @@ func New(o Options) (*Deliverer, error) {
 	if err := Supported(); err != nil {
 		return nil, err
 	}
-	d := &Deliverer{options: o, log: o.Log, links: map[place]link.Link{}}
+	d := &Deliverer{options: o, log: o.Log, links: pin.Links{Dir: o.PinDir, Log: o.Log}}
 	d.made.ends = map[bpf.DeliverAddress]bpf.DeliverTunnelEnd{}
 	d.made.targets = map[bpf.DeliverTarget]uint32{}
 	if err := d.load(); err != nil {
@@ -126,7 +126,8 @@ func (d *Deliverer) set(ctx context.Context, w *wanted, interfaces []netInterfac
 		func() error { return setHash(d, bpf.DeliverMapTargets, w.targets, d.made.targets, c) },
 		func() error { return setHash(d, bpf.DeliverMapEnds, w.ends, d.made.ends, c) },
 		func() error { return d.setLinks(interfaces, c) },
-		d.removeOldLayouts,
+		// Their programs have been replaced by now.
+		func() error { return pin.RemoveLayouts(d.options.PinDir, layoutPrefix, d.dir, d.log) },
 	} {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("set delivery: %w", err)
@@ -146,10 +147,7 @@ func (d *Deliverer) Close() error {
 		return nil
 	}
 	d.closed = true
-	var faults []error
-	for _, l := range d.links {
-		faults = append(faults, l.Close())
-	}
+	faults := []error{d.links.Close()}
 	for _, m := range d.maps {
 		faults = append(faults, m.Close())
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/weirproject/weir/api"
 	"github.com/weirproject/weir/dataplane"
 	"github.com/weirproject/weir/dataplane/edge"
+	"github.com/weirproject/weir/dataplane/internal/sinktest"
 )
 
 // TestTheEdgeProgramAndWeAgree has the real edge program make the tunnels.
@@ -44,7 +45,7 @@ func TestTheEdgeProgramAndWeAgreeOnOneNode(t *testing.T) {
 
 func (r *rig) everythingInEveryMode() {
 	r.t.Helper()
-	e, err := edge.New(edge.Options{PinDir: filepath.Join(newBPFFS(r.t), "edge")})
+	e, err := edge.New(edge.Options{PinDir: filepath.Join(sinktest.BPFFS(r.t), "edge")})
 	if err != nil {
 		r.t.Fatal(err)
 	}

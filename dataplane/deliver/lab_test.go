@@ -14,6 +14,7 @@ import (
 	"github.com/weirproject/weir/api"
 	"github.com/weirproject/weir/bpf"
 	"github.com/weirproject/weir/dataplane"
+	"github.com/weirproject/weir/dataplane/internal/sinktest"
 	"github.com/weirproject/weir/testenv"
 )
 
@@ -47,26 +48,10 @@ func table(interfaces ...string) dataplane.DeliveryTable {
 	}
 }
 
-// newBPFFS mounts one that nobody else sees by name; a mount of bpf is an
-// instance of its own.
-func newBPFFS(t testing.TB) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
-		t.Fatalf("mount bpffs: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Errorf("unmount bpffs: %v", err)
-		}
-	})
-	return dir
-}
-
 func newOptions(t testing.TB) Options {
 	t.Helper()
 	testenv.NeedBPF(t)
-	o := Options{PinDir: filepath.Join(newBPFFS(t), "weir", "deliver"), Flows: 4096, Targets: 1024}
+	o := Options{PinDir: filepath.Join(sinktest.BPFFS(t), "weir", "deliver"), Flows: 4096, Targets: 1024}
 	if testing.Verbose() {
 		o.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}

@@ -3,14 +3,14 @@ package deliver
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/weirproject/weir/dataplane/internal/pin"
 )
 
 // nobody is the index of an interface that no namespace has.
@@ -18,8 +18,8 @@ const nobody = 0x7fffffff
 
 // Supported says why this kernel cannot deliver, or nil. It changes nothing.
 func Supported() error {
-	if _, err := os.Stat(bpffs); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("there is no %s: the kernel has no eBPF (CONFIG_BPF_SYSCALL)", bpffs)
+	if err := pin.Available(); err != nil {
+		return err
 	}
 	err := features.HaveProgramHelper(ebpf.SchedCLS, asm.FnKtimeGetCoarseNs)
 	if err == nil {

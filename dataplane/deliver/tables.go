@@ -8,6 +8,7 @@ import (
 
 	"github.com/weirproject/weir/bpf"
 	"github.com/weirproject/weir/dataplane"
+	"github.com/weirproject/weir/dataplane/internal/bulk"
 )
 
 // setConfig writes the one element of the map config.
@@ -32,7 +33,7 @@ func (d *Deliverer) setConfig(w *wanted, c *dataplane.Changes) error {
 // setHash makes the map hold what is wanted: first it adds, then it removes.
 func setHash[K, V comparable](d *Deliverer, name string, want, made map[K]V, c *dataplane.Changes) error {
 	m := d.maps[name]
-	held, err := readHash[K, V](m)
+	held, err := bulk.Hash[K, V](m)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", name, err)
 	}
@@ -61,26 +62,6 @@ func setHash[K, V comparable](d *Deliverer, name string, want, made map[K]V, c *
 		}
 	}
 	return nil
-}
-
-// readHash reads a whole map in few system calls. Nobody but Set writes it.
-func readHash[K, V comparable](m *ebpf.Map) (map[K]V, error) {
-	// A batch must be at least as large as the fullest bucket.
-	size := min(m.MaxEntries(), 1024)
-	keys, values, all := make([]K, size), make([]V, size), map[K]V{}
-	var cursor ebpf.MapBatchCursor
-	for {
-		n, err := m.BatchLookup(&cursor, keys, values, nil)
-		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return nil, err
-		}
-		for i := range n {
-			all[keys[i]] = values[i]
-		}
-		if err != nil {
-			return all, nil
-		}
-	}
 }
 
 // count books one change: a repair when the object was ours and unchanged by us.

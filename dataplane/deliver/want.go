@@ -9,6 +9,7 @@ import (
 	"github.com/weirproject/weir/api"
 	"github.com/weirproject/weir/bpf"
 	"github.com/weirproject/weir/dataplane"
+	"github.com/weirproject/weir/dataplane/internal/inet"
 )
 
 // wanted is a table in the terms of the maps.
@@ -108,8 +109,8 @@ func (w *wanted) service(s *dataplane.EdgeService) ([]bpf.DeliverTarget, error) 
 				return nil, fmt.Errorf("the node of backend %s has no address", b.Address)
 			}
 			targets = append(targets, bpf.DeliverTarget{
-				Vip: encodeAddress(f.Addr()), VipPortBe: swapPort(f.Port()), Protocol: protocol,
-				Backend: encodeAddress(b.Address.Addr()), BackendPortBe: swapPort(b.Address.Port()),
+				Vip: encodeAddress(f.Addr()), VipPortBe: inet.Port(f.Port()), Protocol: protocol,
+				Backend: encodeAddress(b.Address.Addr()), BackendPortBe: inet.Port(b.Address.Port()),
 			})
 		}
 	}

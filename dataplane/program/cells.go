@@ -1,17 +1,14 @@
 package program
 
 import (
-	"errors"
-	"fmt"
-	"os"
 	"sync/atomic"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"github.com/weirproject/weir/bpf"
 	"github.com/weirproject/weir/dataplane"
+	"github.com/weirproject/weir/dataplane/internal/bulk"
 )
 
 // cells are the array maps, mapped into memory: what Set reads and writes there
@@ -24,44 +21,28 @@ type cells struct {
 	slots    []uint32 // the chunks of 16 lie side by side
 	backends []bpf.BalanceBackend
 
-	mappings [][]byte
+	memory bulk.Memory
 }
 
 func (c *cells) openAll(maps map[string]*ebpf.Map) (err error) {
-	if c.ranges, err = mapCells[bpf.BalanceRanges](c, maps, bpf.BalanceMapRanges); err != nil {
+	if c.ranges, err = bulk.Cells[bpf.BalanceRanges](&c.memory, maps[bpf.BalanceMapRanges], bpf.BalanceMapRanges); err != nil {
 		return err
 	}
-	if c.services, err = mapCells[bpf.BalanceService](c, maps, bpf.BalanceMapServices); err != nil {
+	if c.services, err = bulk.Cells[bpf.BalanceService](&c.memory, maps[bpf.BalanceMapServices], bpf.BalanceMapServices); err != nil {
 		return err
 	}
-	if c.names, err = mapCells[bpf.BalanceServiceName](c, maps, bpf.BalanceMapNames); err != nil {
+	if c.names, err = bulk.Cells[bpf.BalanceServiceName](&c.memory, maps[bpf.BalanceMapNames], bpf.BalanceMapNames); err != nil {
 		return err
 	}
-	if c.backends, err = mapCells[bpf.BalanceBackend](c, maps, bpf.BalanceMapBackends); err != nil {
+	if c.backends, err = bulk.Cells[bpf.BalanceBackend](&c.memory, maps[bpf.BalanceMapBackends], bpf.BalanceMapBackends); err != nil {
 		return err
 	}
-	chunks, err := mapCells[bpf.BalanceSlotChunk](c, maps, bpf.BalanceMapSlots)
+	chunks, err := bulk.Cells[bpf.BalanceSlotChunk](&c.memory, maps[bpf.BalanceMapSlots], bpf.BalanceMapSlots)
 	if err != nil {
 		return err
 	}
 	c.slots = unsafe.Slice(&chunks[0].Backend[0], len(chunks)*len(chunks[0].Backend))
 	return nil
-}
-
-func mapCells[T any](c *cells, maps map[string]*ebpf.Map, name string) ([]T, error) {
-	m := maps[name]
-	var cell T
-	size := int(m.MaxEntries()) * int(unsafe.Sizeof(cell))
-	if uintptr(m.ValueSize()) != unsafe.Sizeof(cell) {
-		return nil, fmt.Errorf("map %s into memory: a value has %d bytes, want %d", name, m.ValueSize(), unsafe.Sizeof(cell))
-	}
-	page := os.Getpagesize()
-	raw, err := unix.Mmap(m.FD(), 0, (size+page-1)/page*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return nil, fmt.Errorf("map %s into memory: %w", name, err)
-	}
-	c.mappings = append(c.mappings, raw)
-	return unsafe.Slice((*T)(unsafe.Pointer(&raw[0])), m.MaxEntries()), nil
 }
 
 // serviceLimit is how many ids of services there are, 0 included. After a crash
@@ -104,12 +85,9 @@ func (c *cells) clearCounters(id uint32) {
 }
 
 func (c *cells) close() error {
-	var faults []error
-	for _, raw := range c.mappings {
-		faults = append(faults, unix.Munmap(raw))
-	}
+	err := c.memory.Close()
 	*c = cells{}
-	return errors.Join(faults...)
+	return err
 }
 
 func storeState(b *bpf.BalanceBackend, s bpf.BalanceBackendState) {

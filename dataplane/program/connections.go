@@ -15,6 +15,7 @@ import (
 	"github.com/weirproject/weir/api"
 	"github.com/weirproject/weir/bpf"
 	"github.com/weirproject/weir/dataplane"
+	"github.com/weirproject/weir/dataplane/internal/inet"
 )
 
 // tcpStates by the numbers of the kernel's net/tcp_states.h.
@@ -79,8 +80,8 @@ func readPeers[K comparable](b *Balancer, name string, all map[uint64]*dataplane
 				continue
 			}
 			c := &dataplane.Connection{
-				Frontend: netip.AddrPortFrom(decodeAddress(peer.Vip), swapPort(peer.VipPortBe)),
-				Backend:  netip.AddrPortFrom(decodeAddress(peer.Backend), swapPort(peer.BackendPortBe)),
+				Frontend: netip.AddrPortFrom(decodeAddress(peer.Vip), inet.Port(peer.VipPortBe)),
+				Backend:  netip.AddrPortFrom(decodeAddress(peer.Backend), inet.Port(peer.BackendPortBe)),
 			}
 			if e := names[peer.Service]; e != nil {
 				c.Service = e.name

@@ -6,11 +6,12 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 
 	"github.com/weirproject/weir/api"
 	"github.com/weirproject/weir/bpf"
+	"github.com/weirproject/weir/dataplane/internal/pin"
+	"github.com/weirproject/weir/dataplane/internal/sinktest"
 )
 
 func TestDamageIsRepairedAndCounted(t *testing.T) {
@@ -62,7 +63,7 @@ func TestDamageIsRepairedAndCounted(t *testing.T) {
 		{"names wiped", func() { wipe(bpf.BalanceMapNames) }, 2},
 		{"ranges wiped", func() { wipe(bpf.BalanceMapRanges) }, 1},
 		{"link detached", func() {
-			held, err := link.LoadPinnedLink(filepath.Join(l.pins, linkPrefix+"connect4"), nil)
+			held, err := link.LoadPinnedLink(filepath.Join(l.pins, pin.LinkPrefix+"connect4"), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -71,10 +72,10 @@ func TestDamageIsRepairedAndCounted(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, 1},
-		{"link's pin removed", func() { os.Remove(filepath.Join(l.pins, linkPrefix+"connect4")) }, 1},
+		{"link's pin removed", func() { os.Remove(filepath.Join(l.pins, pin.LinkPrefix+"connect4")) }, 1},
 		{"all pins removed", func() { os.RemoveAll(l.pins) }, len(hooks) + len(b.maps)},
 		{"program replaced", func() {
-			held, err := link.LoadPinnedLink(filepath.Join(l.pins, linkPrefix+"connect4"), nil)
+			held, err := link.LoadPinnedLink(filepath.Join(l.pins, pin.LinkPrefix+"connect4"), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -101,13 +102,5 @@ func TestDamageIsRepairedAndCounted(t *testing.T) {
 
 func foreignProgram(t *testing.T) *ebpf.Program {
 	t.Helper()
-	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupInet4Connect, License: "GPL",
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.Close() })
-	return p
+	return sinktest.ForeignProgram(t, ebpf.CGroupSockAddr, ebpf.AttachCGroupInet4Connect, 1)
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/weirproject/weir/bpf"
+	"github.com/weirproject/weir/dataplane/internal/inet"
 )
 
 // What sock_diag(7) speaks; the structs are the kernel's, in
@@ -59,7 +60,7 @@ func (b *Balancer) endByDiag() error {
 	lost := map[netip.AddrPort]uint32{}
 	for id := range b.reset.lost {
 		if cell := &b.cells.backends[id]; b.cells.counters(id).Open > 0 {
-			lost[netip.AddrPortFrom(decodeAddress(cell.Addr), swapPort(cell.PortBe))] = id
+			lost[netip.AddrPortFrom(decodeAddress(cell.Addr), inet.Port(cell.PortBe))] = id
 		}
 	}
 	return eachSocket(func(fd int, s *diagSocket) error {

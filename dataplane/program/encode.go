@@ -2,43 +2,25 @@ package program
 
 import (
 	"bytes"
-	"encoding/binary"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/weirproject/weir/api"
 	"github.com/weirproject/weir/bpf"
+	"github.com/weirproject/weir/dataplane/internal/inet"
 )
 
-// Fields named Be hold network order: the bytes lie in memory as on the wire.
+func encodeAddress(a netip.Addr) bpf.BalanceAddress { return bpf.BalanceAddress{WordBe: inet.Words(a)} }
 
-func encodeAddress(a netip.Addr) (e bpf.BalanceAddress) {
-	for i, raw := 0, a.As16(); i < len(e.WordBe); i++ {
-		e.WordBe[i] = binary.NativeEndian.Uint32(raw[4*i:])
-	}
-	return e
-}
-
-func decodeAddress(e bpf.BalanceAddress) netip.Addr {
-	var raw [16]byte
-	for i, word := range e.WordBe {
-		binary.NativeEndian.PutUint32(raw[4*i:], word)
-	}
-	return netip.AddrFrom16(raw).Unmap()
-}
-
-// swapPort turns a port into network order and back.
-func swapPort(port uint16) uint16 {
-	return binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, port))
-}
+func decodeAddress(e bpf.BalanceAddress) netip.Addr { return inet.Address(e.WordBe) }
 
 func encodeFrontend(f netip.AddrPort, protocol uint8) bpf.BalanceFrontendKey {
-	return bpf.BalanceFrontendKey{Addr: encodeAddress(f.Addr()), PortBe: swapPort(f.Port()), Protocol: protocol}
+	return bpf.BalanceFrontendKey{Addr: encodeAddress(f.Addr()), PortBe: inet.Port(f.Port()), Protocol: protocol}
 }
 
 func decodeFrontend(k bpf.BalanceFrontendKey) netip.AddrPort {
-	return netip.AddrPortFrom(decodeAddress(k.Addr), swapPort(k.PortBe))
+	return netip.AddrPortFrom(decodeAddress(k.Addr), inet.Port(k.PortBe))
 }
 
 func encodePrefix(p netip.Prefix) (net, mask bpf.BalanceAddress) {
@@ -89,10 +71,3 @@ func decodeName(n *bpf.BalanceServiceName) string {
 	text, _, _ := bytes.Cut(n.Text[:], []byte{0})
 	return string(text)
 }
-
-// run is where the slots of a service lie.
-type run struct{ first, count uint32 }
-
-func (r run) encode() uint64 { return uint64(r.first)<<32 | uint64(r.count) }
-
-func decodeRun(word uint64) run { return run{uint32(word >> 32), uint32(word)} }

@@ -6,10 +6,10 @@ import (
 	"sync/atomic"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"github.com/weirproject/weir/bpf"
 	"github.com/weirproject/weir/dataplane"
+	"github.com/weirproject/weir/dataplane/internal/bulk"
 )
 
 // conflict tells which service has one of the frontends already. Services that
@@ -76,7 +76,7 @@ func (b *Balancer) setFrontends(p *pass, c *dataplane.Changes) error {
 // verifyFrontends reads back what the kernel has and removes what nobody here
 // has put there or wants.
 func (b *Balancer) verifyFrontends(p *pass, c *dataplane.Changes) (map[bpf.BalanceFrontendKey]bpf.BalanceFrontend, error) {
-	held, err := readHash[bpf.BalanceFrontendKey, bpf.BalanceFrontend](b.maps[bpf.BalanceMapFrontends])
+	held, err := bulk.Hash[bpf.BalanceFrontendKey, bpf.BalanceFrontend](b.maps[bpf.BalanceMapFrontends])
 	if err != nil {
 		return nil, fmt.Errorf("read frontends back: %w", err)
 	}
@@ -151,7 +151,7 @@ func (b *Balancer) removeAddresses(p *pass, gone []bpf.BalanceFrontendKey, c *da
 		}
 	}
 	if p.verify {
-		literals, err := readHash[bpf.BalanceAddress, uint32](b.maps[bpf.BalanceMapAddresses])
+		literals, err := bulk.Hash[bpf.BalanceAddress, uint32](b.maps[bpf.BalanceMapAddresses])
 		if err != nil {
 			return fmt.Errorf("read addresses back: %w", err)
 		}
@@ -235,29 +235,4 @@ func (b *Balancer) writeRanges(want *bpf.BalanceRanges, c *dataplane.Changes) {
 	}
 	made := *want
 	b.made.ranges = &made
-}
-
-// readHash reads a whole hash map.
-func readHash[K comparable, V any](m *ebpf.Map) (map[K]V, error) {
-	all := map[K]V{}
-	// A batch must hold the fullest bucket, or the kernel says ENOSPC.
-	for size := 1024; ; size *= 4 {
-		keys, values := make([]K, size), make([]V, size)
-		var cursor ebpf.MapBatchCursor
-		for {
-			n, err := m.BatchLookup(&cursor, keys, values, nil)
-			for i := range n {
-				all[keys[i]] = values[i]
-			}
-			if errors.Is(err, ebpf.ErrKeyNotExist) {
-				return all, nil
-			}
-			if errors.Is(err, unix.ENOSPC) && size < 1<<20 {
-				break
-			}
-			if err != nil {
-				return nil, err
-			}
-		}
-	}
 }

@@ -1,6 +1,7 @@
 package program
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/weirproject/weir/bpf"
 	"github.com/weirproject/weir/dataplane"
+	"github.com/weirproject/weir/dataplane/internal/bulk"
+	"github.com/weirproject/weir/dataplane/internal/room"
 )
 
 // need is what the table of the pass takes, with room for changes.
@@ -64,70 +67,70 @@ func (b *Balancer) replaceMaps(s Sizes) error {
 		return fmt.Errorf("read the eBPF object: %w", err)
 	}
 	s.apply(spec)
-	old := b.objects
-	fresh := map[string]*ebpf.Map{}
-	undo := func() {
+	fresh, err := b.makeLarger(spec)
+	next := objects{maps: maps.Clone(b.maps)}
+	maps.Copy(next.maps, fresh)
+	if err == nil {
+		err = next.load(spec)
+	}
+	if err == nil {
+		err = b.copyMaps(fresh, &next.cells)
+	}
+	if err != nil {
+		next.unload()
 		for _, m := range fresh {
 			m.Close()
 		}
-	}
-	for name, m := range b.maps {
-		if spec.Maps[name].MaxEntries <= m.MaxEntries() {
-			spec.Maps[name].MaxEntries = m.MaxEntries()
-			continue
-		}
-		if fresh[name], err = ebpf.NewMap(spec.Maps[name]); err != nil {
-			undo()
-			return fmt.Errorf("make map %s: %w", name, err)
-		}
-	}
-	all := maps.Clone(b.maps)
-	maps.Copy(all, fresh)
-	programs, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: all})
-	if err != nil {
-		undo()
-		return fmt.Errorf("load the eBPF programs: %w", err)
-	}
-	var next cells
-	if err := next.openAll(all); err != nil {
-		programs.Close()
-		undo()
 		return err
 	}
-	if err := b.copyMaps(fresh, &next); err != nil {
-		next.close()
-		programs.Close()
-		undo()
-		return err
-	}
-	counted := b.copied(fresh, &next)
-	b.objects = objects{all, programs, next}
-	b.ids.limit(b.cells.serviceLimit(all))
-	b.backends.limit(uint32(len(b.cells.backends)))
-	b.slots.limit(uint32(len(b.cells.slots)))
+	counted := b.copied(fresh, &next.cells)
+	old := b.objects
+	b.objects = next
+	b.ids.Grow(b.cells.serviceLimit(b.maps))
+	b.backends.Grow(uint32(len(b.cells.backends)))
+	b.slots.Grow(uint32(len(b.cells.slots)))
 	b.reset.close()
 	b.reset.init(b.maps, b.log)
 	return b.switchOver(old, fresh, counted)
 }
 
-// switchOver pins the fresh maps and makes the hooks run the new programs.
-func (b *Balancer) switchOver(old objects, fresh map[string]*ebpf.Map, counted map[uint32]bpf.BalanceBackend) error {
-	var c dataplane.Changes
-	if b.pinned {
-		if err := b.pinMaps(&c); err != nil {
-			return err
+// makeLarger makes those maps whose spec has more elements than the ones before,
+// and gives the specs of the others the sizes that they have. It returns what it
+// has made also when it fails.
+func (b *Balancer) makeLarger(spec *ebpf.CollectionSpec) (fresh map[string]*ebpf.Map, err error) {
+	fresh = map[string]*ebpf.Map{}
+	for name, m := range b.maps {
+		if spec.Maps[name].MaxEntries <= m.MaxEntries() {
+			spec.Maps[name].MaxEntries = m.MaxEntries()
+			continue
 		}
-		if err := b.setLinks(&c); err != nil {
-			return err
+		larger, err := ebpf.NewMap(spec.Maps[name])
+		if err != nil {
+			return fresh, fmt.Errorf("make map %s: %w", name, err)
 		}
-		waitForPrograms()
-		b.addCounters(old.cells.backends, counted)
+		fresh[name] = larger
 	}
-	old.programs.Close()
+	return fresh, nil
+}
+
+// switchOver pins the fresh maps, makes the hooks run the new programs and lets go
+// of the old ones.
+func (b *Balancer) switchOver(old objects, fresh map[string]*ebpf.Map, counted map[uint32]bpf.BalanceBackend) error {
+	var err error
+	if b.pinned {
+		var c dataplane.Changes
+		if err = b.pinMaps(&c); err == nil {
+			err = b.setLinks(&c)
+		}
+		if err == nil {
+			room.Grace()
+			b.addCounters(old.cells.backends, counted)
+		}
+	}
 	for name := range fresh {
 		old.maps[name].Close()
 	}
-	return old.cells.close()
+	return errors.Join(err, old.unload())
 }
 
 // copyMaps fills the fresh maps with what the ones before hold.
@@ -176,7 +179,7 @@ func copyCells[T any](to, from []T) {
 }
 
 func copyHash[K comparable, V any](to, from *ebpf.Map) error {
-	all, err := readHash[K, V](from)
+	all, err := bulk.Hash[K, V](from)
 	if err != nil {
 		return fmt.Errorf("copy a map: %w", err)
 	}

@@ -11,6 +11,9 @@ import (
 	"github.com/weirproject/weir/api"
 	"github.com/weirproject/weir/bpf"
 	"github.com/weirproject/weir/dataplane"
+	"github.com/weirproject/weir/dataplane/internal/bulk"
+	"github.com/weirproject/weir/dataplane/internal/inet"
+	"github.com/weirproject/weir/dataplane/internal/room"
 )
 
 // Held reads back what the kernel serves, sorted by name, in the terms of a
@@ -22,7 +25,7 @@ func (b *Balancer) Held() ([]*dataplane.Service, error) {
 	if b.closed {
 		return nil, errors.New("read services back: the balancer is closed")
 	}
-	frontends, err := readHash[bpf.BalanceFrontendKey, bpf.BalanceFrontend](b.maps[bpf.BalanceMapFrontends])
+	frontends, err := bulk.Hash[bpf.BalanceFrontendKey, bpf.BalanceFrontend](b.maps[bpf.BalanceMapFrontends])
 	if err != nil {
 		return nil, fmt.Errorf("read frontends back: %w", err)
 	}
@@ -38,7 +41,7 @@ func (b *Balancer) Held() ([]*dataplane.Service, error) {
 		if cell.Flags&bpf.BalanceServiceFlagSERVICE_BY_NAMESPACE != 0 {
 			s.AffinityBy = api.ByNamespace
 		}
-		b.heldBackends(s, e, decodeRun(cell.Run))
+		b.heldBackends(s, e, room.RunOf(cell.Run))
 		byID[e.id] = s
 	}
 	for key, f := range frontends {
@@ -56,11 +59,11 @@ func (b *Balancer) Held() ([]*dataplane.Service, error) {
 	return all, nil
 }
 
-func (b *Balancer) heldBackends(s *dataplane.Service, e *entry, r run) {
+func (b *Balancer) heldBackends(s *dataplane.Service, e *entry, r room.Run) {
 	ids := map[netip.AddrPort]uint32{}
 	for _, h := range e.backends {
 		cell := &b.cells.backends[h.id]
-		address := netip.AddrPortFrom(decodeAddress(cell.Addr), swapPort(cell.PortBe))
+		address := netip.AddrPortFrom(decodeAddress(cell.Addr), inet.Port(cell.PortBe))
 		ids[address] = h.id
 		s.Backends = append(s.Backends, dataplane.Backend{Address: address, State: keyOf[api.BackendState](states, cell.State)})
 	}
@@ -69,10 +72,10 @@ func (b *Balancer) heldBackends(s *dataplane.Service, e *entry, r run) {
 	for i, backend := range s.Backends {
 		index[ids[backend.Address]] = uint32(i)
 	}
-	if uint64(r.first)+uint64(r.count) > uint64(len(b.cells.slots)) {
+	if uint64(r.First)+uint64(r.Count) > uint64(len(b.cells.slots)) {
 		return
 	}
-	for _, id := range b.cells.slots[r.first : r.first+r.count] {
+	for _, id := range b.cells.slots[r.First : r.First+r.Count] {
 		if i, known := index[id]; known {
 			s.Slots = append(s.Slots, i)
 		}

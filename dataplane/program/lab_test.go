@@ -3,15 +3,12 @@ package program
 import (
 	"context"
 	"encoding/json"
-	"fmt"
-	"io"
 	"log/slog"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -20,6 +17,7 @@ import (
 
 	"github.com/weirproject/weir/api"
 	"github.com/weirproject/weir/dataplane"
+	"github.com/weirproject/weir/dataplane/internal/sinktest"
 	"github.com/weirproject/weir/testenv"
 )
 
@@ -45,7 +43,7 @@ type lab struct {
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	testenv.NeedBPF(t)
-	l := &lab{t: t, cgroup: newCgroup(t), pins: filepath.Join(newBPFFS(t), "weir")}
+	l := &lab{t: t, cgroup: newCgroup(t), pins: filepath.Join(sinktest.BPFFS(t), "weir")}
 	l.client = newChild(t, l.cgroup)
 	l.client.must(request{Op: "addr", Addresses: []string{
 		"10.80.0.11/32", "10.80.0.12/32", "10.80.0.13/32", "10.80.0.14/32", "10.80.0.99/32",
@@ -72,22 +70,6 @@ func newCgroup(t *testing.T) string {
 			time.Sleep(10 * time.Millisecond)
 		}
 		t.Errorf("remove cgroup: %v", err)
-	})
-	return dir
-}
-
-// newBPFFS mounts one that nobody else sees by name; a mount of bpf is an
-// instance of its own.
-func newBPFFS(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
-		t.Fatalf("mount bpffs: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Errorf("unmount bpffs: %v", err)
-		}
 	})
 	return dir
 }
@@ -246,22 +228,4 @@ func spread(t *testing.T, results []outcome) map[string]int {
 		all[o.server()]++
 	}
 	return all
-}
-
-// ownerMain is a process that opens a balancer, sets a table and then hangs on
-// until somebody kills it.
-func ownerMain() {
-	var job struct {
-		Options Options
-		Table   dataplane.Table
-	}
-	if err := json.NewDecoder(os.Stdin).Decode(&job); err != nil {
-		panic(err)
-	}
-	b, err := New(job.Options)
-	if err == nil {
-		_, err = b.Set(context.Background(), job.Table)
-	}
-	fmt.Println(strconv.Quote(fmt.Sprint(err)))
-	io.Copy(io.Discard, os.Stdin)
 }

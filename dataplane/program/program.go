@@ -15,11 +15,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
-
 	"github.com/weirproject/weir/bpf"
 	"github.com/weirproject/weir/dataplane"
+	"github.com/weirproject/weir/dataplane/internal/pin"
+	"github.com/weirproject/weir/dataplane/internal/room"
 )
 
 // Options of a Balancer.
@@ -63,27 +62,20 @@ type Balancer struct {
 	mu sync.Mutex // guards what follows and lets one Set write at a time
 	objects
 	closed   bool
-	links    map[string]link.Link // by hook
-	pinned   bool                 // this process has seen its maps pinned
-	adopted  bool                 // the maps are an earlier process's and not swept yet
-	verified time.Time            // when everything was read back last
-	order    []placed             // of the last Set, in its order
-	entries  map[string]*entry    // by service name: what the kernel holds
+	links    pin.Links
+	pinned   bool              // this process has seen its maps pinned
+	adopted  bool              // the maps are an earlier process's and not swept yet
+	verified time.Time         // when everything was read back last
+	order    []placed          // of the last Set, in its order
+	entries  map[string]*entry // by service name: what the kernel holds
 	owners   map[bpf.BalanceFrontendKey]*entry
 	shared   map[bpf.BalanceAddress]int // how many of owners are at the address
 	made     made
-	ids      idAllocator // of services
-	backends idAllocator
-	slots    runAllocator
+	ids      *room.IDs // of services
+	backends *room.IDs
+	slots    *room.Runs
 	reset    resetter
 	watching bool // the hook that sees failures is needed
-}
-
-// objects are the maps and the programs that use them.
-type objects struct {
-	maps     map[string]*ebpf.Map
-	programs *ebpf.Collection
-	cells    cells
 }
 
 // made is what this process has written and did not take back: if the kernel
@@ -112,11 +104,11 @@ func New(o Options) (*Balancer, error) {
 		return nil, err
 	}
 	b := &Balancer{
-		options: o, log: o.Log, links: map[string]link.Link{},
+		options: o, log: o.Log, links: pin.Links{Dir: o.PinDir, Log: o.Log.With("cgroup", o.Cgroup)},
 		owners: map[bpf.BalanceFrontendKey]*entry{}, shared: map[bpf.BalanceAddress]int{},
 		made: made{frontends: map[bpf.BalanceFrontendKey]uint32{}, addresses: map[bpf.BalanceAddress]bool{}},
 	}
-	if err := b.load(); err != nil {
+	if err := b.open(); err != nil {
 		b.Close()
 		return nil, err
 	}
@@ -186,7 +178,8 @@ func (b *Balancer) set(ctx context.Context, p *pass, c *dataplane.Changes) error
 		}
 	}
 	if p.verify {
-		if err := b.removeOldLayouts(); err != nil {
+		// Their programs have been replaced by now.
+		if err := pin.RemoveLayouts(b.options.PinDir, layoutPrefix, b.dir, b.log); err != nil {
 			return err
 		}
 	}
@@ -202,16 +195,9 @@ func (b *Balancer) Close() error {
 		return nil
 	}
 	b.closed = true
-	faults := []error{b.reset.close()}
-	for _, l := range b.links {
-		faults = append(faults, l.Close())
-	}
-	faults = append(faults, b.cells.close())
+	faults := []error{b.reset.close(), b.links.Close(), b.unload()}
 	for _, m := range b.maps {
 		faults = append(faults, m.Close())
-	}
-	if b.programs != nil {
-		b.programs.Close()
 	}
 	return errors.Join(faults...)
 }

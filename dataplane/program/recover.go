@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 
 	"github.com/weirproject/weir/bpf"
+	"github.com/weirproject/weir/dataplane/internal/inet"
+	"github.com/weirproject/weir/dataplane/internal/room"
 )
 
 // recover learns from the maps what an earlier process has put there: which
@@ -13,8 +15,7 @@ import (
 func (b *Balancer) recover() {
 	b.entries = map[string]*entry{}
 	byID := map[uint32]*entry{}
-	var runs []run
-	taken := make([]bool, len(b.cells.slots))
+	slots := room.NewClaims(uint32(len(b.cells.slots)))
 	limit := b.cells.serviceLimit(b.maps)
 	for id := range limit {
 		cell, name := &b.cells.services[id], decodeName(&b.cells.names[id])
@@ -22,9 +23,8 @@ func (b *Balancer) recover() {
 			continue
 		}
 		e := &entry{name: name, id: id}
-		if r := decodeRun(cell.Run); claim(taken, r) {
+		if r := room.RunOf(cell.Run); slots.Claim(r) {
 			e.run = r
-			runs = append(runs, r)
 		}
 		b.entries[name], byID[e.id] = e, e
 	}
@@ -38,7 +38,7 @@ func (b *Balancer) recover() {
 		if id == 0 || e == nil || cell.State == stateAbsent {
 			continue
 		}
-		at := netip.AddrPortFrom(decodeAddress(cell.Addr), swapPort(cell.PortBe))
+		at := netip.AddrPortFrom(decodeAddress(cell.Addr), inet.Port(cell.PortBe))
 		e.backends = append(e.backends, held{at: at, id: uint32(id)})
 	}
 	for _, e := range byID {
@@ -48,27 +48,9 @@ func (b *Balancer) recover() {
 			usedBackends[h.id] = true
 		}
 	}
-	b.ids = newIDs(limit, usedServices)
-	b.backends = newIDs(uint32(len(b.cells.backends)), usedBackends)
-	b.slots = newRuns(uint32(len(b.cells.slots)), runs)
-}
-
-// claim marks the run's slots as taken; it refuses a run that no sane writer
-// has made.
-func claim(taken []bool, r run) bool {
-	if r.count == 0 || uint64(r.first)+uint64(r.count) > uint64(len(taken)) {
-		return false
-	}
-	span := taken[r.first : r.first+r.count]
-	for _, t := range span {
-		if t {
-			return false
-		}
-	}
-	for i := range span {
-		span[i] = true
-	}
-	return true
+	b.ids = room.NewIDs(limit, usedServices)
+	b.backends = room.NewIDs(uint32(len(b.cells.backends)), usedBackends)
+	b.slots = slots.Runs()
 }
 
 // sweep clears, once, what an earlier process left unfinished when it was
@@ -98,5 +80,5 @@ func (b *Balancer) sweep() {
 			storeState(cell, stateAbsent)
 		}
 	}
-	b.grace()
+	room.Grace()
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/weirproject/weir/api"
 	"github.com/weirproject/weir/bpf"
+	"github.com/weirproject/weir/dataplane/internal/bulk"
 )
 
 // places counts the places of a map that belong to a socket.
@@ -90,7 +91,7 @@ func TestSocketsWithoutAPlaceAreRememberedToo(t *testing.T) {
 		{bpf.BalanceMapPeers, bpf.BalanceMapDisplacedPeers},
 		{bpf.BalanceMapCorrespondents, bpf.BalanceMapDisplacedCorrespondents},
 	} {
-		left, err := readHash[uint64, bpf.BalancePeer](b.maps[pair[1]])
+		left, err := bulk.Hash[uint64, bpf.BalancePeer](b.maps[pair[1]])
 		if _, displaced := places(t, b.maps[pair[0]]); err != nil || displaced != 0 || len(left) != 0 {
 			t.Errorf("%s: %d counted and %d held after the sockets were closed, %v", pair[1], displaced, len(left), err)
 		}

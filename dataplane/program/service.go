@@ -9,6 +9,8 @@ import (
 
 	"github.com/weirproject/weir/bpf"
 	"github.com/weirproject/weir/dataplane"
+	"github.com/weirproject/weir/dataplane/internal/inet"
+	"github.com/weirproject/weir/dataplane/internal/room"
 )
 
 // entry is a service that the kernel holds.
@@ -16,7 +18,7 @@ type entry struct {
 	name     string
 	id       uint32
 	source   *dataplane.Service // what it is; nil when an earlier process knew
-	run      run
+	run      room.Run
 	backends []held // sorted by address
 	// What this process wrote last; zero when an earlier process did.
 	record    bpf.BalanceService
@@ -40,7 +42,7 @@ type plan struct {
 	added   []uint32 // ids of new backends
 	removed []held
 	slots   []uint32 // ids
-	run     run      // where the slots are or go
+	run     room.Run // where the slots are or go
 	moved   bool     // they are not there yet
 }
 
@@ -66,7 +68,7 @@ func (b *Balancer) setService(p *pass, i int, c *dataplane.Changes) {
 		b.writeBackend(w, n, &todo.next[n], e, c)
 	}
 	if todo.moved {
-		copy(b.cells.slots[todo.run.first:], todo.slots)
+		copy(b.cells.slots[todo.run.First:], todo.slots)
 		// Without this the count would miss slots that were changed in place.
 		b.count(c, e.slots != nil && slices.Equal(e.slots, todo.slots), "slots", w.Name)
 	}
@@ -74,7 +76,7 @@ func (b *Balancer) setService(p *pass, i int, c *dataplane.Changes) {
 	e.run = todo.run
 	b.writeRecord(w, e, old, c)
 	if todo.moved {
-		b.slots.retire(old)
+		b.slots.Retire(old)
 	}
 	e.slots, e.backends, e.source = todo.slots, todo.next, w.Service
 	b.removeBackends(e, todo.removed, c)
@@ -108,7 +110,7 @@ func (b *Balancer) plan(p *pass, e *entry, w *wanted) (*plan, error) {
 		return nil, err
 	}
 	// A run of nothing is no write: the record says it.
-	todo.run, todo.moved = taken, taken.count > 0 || todo.entry.run.count > 0
+	todo.run, todo.moved = taken, taken.Count > 0 || todo.entry.run.Count > 0
 	return todo, nil
 }
 
@@ -140,22 +142,24 @@ func (b *Balancer) planBackends(p *pass, w *wanted, todo *plan) error {
 // drop gives back what a plan has taken. Nothing was written, so no program
 // has seen it.
 func (b *Balancer) drop(todo *plan) {
-	b.backends.free = append(b.backends.free, todo.added...)
+	for _, id := range todo.added {
+		b.backends.Return(id)
+	}
 	if todo.fresh {
-		b.ids.free = append(b.ids.free, todo.entry.id)
+		b.ids.Return(todo.entry.id)
 	}
 }
 
 // holds tells whether the slots lie in the run.
-func (b *Balancer) holds(r run, slots []uint32) bool {
-	return int(r.count) == len(slots) && slices.Equal(b.cells.slots[r.first:r.first+r.count], slots)
+func (b *Balancer) holds(r room.Run, slots []uint32) bool {
+	return int(r.Count) == len(slots) && slices.Equal(b.cells.slots[r.First:r.First+r.Count], slots)
 }
 
 func (b *Balancer) writeBackend(w *wanted, i int, h *held, e *entry, c *dataplane.Changes) {
 	cell, want := &b.cells.backends[h.id], &w.Backends[i]
 	state, made := states[want.State], h.state
 	h.state = state
-	addr, port := encodeAddress(want.Address.Addr()), swapPort(want.Address.Port())
+	addr, port := encodeAddress(want.Address.Addr()), inet.Port(want.Address.Port())
 	if cell.Addr == addr && cell.PortBe == port && cell.State == state && cell.Service == e.id {
 		return
 	}
@@ -174,10 +178,10 @@ func (b *Balancer) writeBackend(w *wanted, i int, h *held, e *entry, c *dataplan
 }
 
 // writeRecord publishes. A run that moves is counted with its slots.
-func (b *Balancer) writeRecord(w *wanted, e *entry, old run, c *dataplane.Changes) {
+func (b *Balancer) writeRecord(w *wanted, e *entry, old room.Run, c *dataplane.Changes) {
 	cell, name := &b.cells.services[e.id], &b.cells.names[e.id]
 	next := w.record
-	next.Run = e.run.encode()
+	next.Run = e.run.Word()
 	if wanted := encodeName(w.Name); *name != wanted {
 		if cell.Balance == 0 {
 			atomic.StoreUint64(&cell.Gone, 0)
@@ -192,10 +196,10 @@ func (b *Balancer) writeRecord(w *wanted, e *entry, old run, c *dataplane.Change
 	if before == next {
 		return
 	}
-	if made.Run == old.encode() {
+	if made.Run == old.Word() {
 		made.Run = next.Run
 	}
-	if before.Run == old.encode() {
+	if before.Run == old.Word() {
 		before.Run = next.Run
 	}
 	if before != next {
@@ -218,7 +222,7 @@ func (b *Balancer) removeBackends(e *entry, removed []held, c *dataplane.Changes
 		cell := &b.cells.backends[h.id]
 		storeState(cell, stateAbsent)
 		atomic.AddUint64(&b.cells.services[e.id].Gone, connections(cell))
-		b.backends.retire(h.id)
+		b.backends.Retire(h.id)
 		b.reset.lost[h.id] = true
 		c.Removed++
 	}
@@ -232,8 +236,8 @@ func (b *Balancer) removeServices(p *pass, c *dataplane.Changes) {
 		atomic.StoreUint64(&cell.Run, 0)
 		storeBalance(cell, 0)
 		b.cells.names[e.id] = bpf.BalanceServiceName{}
-		b.slots.retire(e.run)
-		b.ids.retire(e.id)
+		b.slots.Retire(e.run)
+		b.ids.Retire(e.id)
 		delete(b.entries, e.name)
 		c.Removed++
 	}

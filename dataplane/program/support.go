@@ -3,13 +3,13 @@ package program
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
+
+	"github.com/weirproject/weir/dataplane/internal/pin"
 )
 
 // CgroupRoot finds where the cgroup v2 hierarchy is mounted, alone or beside
@@ -40,8 +40,8 @@ func Supported(cgroup string) error {
 	if err := isCgroup2(cgroup); err != nil {
 		return err
 	}
-	if _, err := os.Stat(bpffs); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("there is no %s: the kernel has no eBPF (CONFIG_BPF_SYSCALL)", bpffs)
+	if err := pin.Available(); err != nil {
+		return err
 	}
 	// bpf_set_retval is the youngest of what the programs need.
 	for _, need := range []struct {

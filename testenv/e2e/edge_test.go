@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -10,50 +12,21 @@ import (
 	"github.com/weirproject/weir/api"
 )
 
-// edgeLab has two edge nodes, two backends that reach clients by a router of
-// their own, and a client outside. The wires are veth, where XDP in the driver
-// cannot send to another wire.
-const edgeLab = `name: %s
-networks: {private: 10.80.0.0/24, public: 203.0.113.0/24}
-hosts:
-- {name: e1, run: [agent], zone: public, role: public, networks: {private: 10.80.0.31, public: 203.0.113.31},
-   agent: {vip: {edge: {interfaces: [public], announce: true, mode: generic}}}}
-- {name: e2, run: [agent], zone: public, role: public, networks: {private: 10.80.0.32, public: 203.0.113.32},
-   agent: {vip: {edge: {interfaces: [public], announce: true, mode: generic}}}}
-- {name: a1, run: [agent], zone: private, networks: {private: 10.80.0.11}, gateway: 10.80.0.1}
-- {name: a2, run: [agent], zone: private, networks: {private: 10.80.0.12}, gateway: 10.80.0.1}
-- {name: r1, networks: {private: 10.80.0.1, public: 203.0.113.1}}
-- {name: client, networks: {public: 203.0.113.9}}
-- {name: stranger, networks: {public: 203.0.113.200}}
-state: ./state.d
-agent: {vip: {edge: {order: [e1, e2]}}}
-`
-
-const edgeService = `kind: service
-name: web
-namespace: shop
-vips: ["203.0.113.100:80", "198.18.0.10:80"]
-balance: maglev
-backends:
-- {address: "10.80.0.11:8080", node: a1}
-- {address: "10.80.0.12:8080", node: a2}
-health: {http: {path: /healthz}, interval: 100ms, timeout: 500ms, failures: 2}
-edge: {allow: [203.0.113.0/25]}
-`
-
-const edgePolicy = `kind: policy
-zones:
-  private: {nodes: {role: agent}}
-  public:  {nodes: {role: public}}
-rules:
-- {name: inner, from: [public, private], to: [private, public], allow: [any]}
-tests:
-- {from: 203.0.113.9, to: private, port: tcp/8080, expect: deny}
-`
-
+// edge is examples/edge with its servers: two edge nodes, two backends that reach
+// clients by a router of their own, a client outside and a stranger.
 func edge(t *testing.T) *lab {
 	t.Helper()
-	l := upFrom(t, edgeLab, map[string]string{"services.yaml": edgeService, "policy.yaml": edgePolicy})
+	const example = "../../examples/edge"
+	read := func(name string) string {
+		text, err := os.ReadFile(filepath.Join(example, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	l := upFrom(t, strings.Replace(read("lab.yaml"), "name: edge", "name: %s", 1), map[string]string{
+		"service.yaml": read("state.d/service.yaml"), "policy.yaml": read("state.d/policy.yaml"),
+	})
 	l.must("r1", "--", "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter")
 	for i, host := range []string{"a1", "a2"} {
 		l.must(host, "--detach", "web", "--", "weir-lab", "serve", "http", fmt.Sprintf("10.80.0.1%d:8080", i+1), "--name", host)

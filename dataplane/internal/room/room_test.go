@@ -1,9 +1,6 @@
 package room
 
-import (
-	"math/rand/v2"
-	"testing"
-)
+import "testing"
 
 func TestIDsAreNeverGivenTwice(t *testing.T) {
 	a := NewIDs(8, map[uint32]bool{3: true, 5: true})
@@ -20,46 +17,35 @@ func TestIDsAreNeverGivenTwice(t *testing.T) {
 	}
 	a.Retire(5)
 	if id, ok := a.Take(); !ok || id != 5 {
-		t.Fatalf("after a grace period Take gave %d, %v, want 5", id, ok)
+		t.Errorf("after a grace period Take gave %d, %v, want 5", id, ok)
 	}
 }
 
-func TestRunsNeverOverlapAndComeBackWhole(t *testing.T) {
-	const size = 256
-	random := rand.New(rand.NewPCG(1, 2))
-	a := NewRuns(size, []Run{{First: 10, Count: 6}})
-	a.Retire(Run{First: 10, Count: 6})
-	var held []Run
-	for range 400 {
-		if len(held) > 0 && random.IntN(2) == 0 {
-			i := random.IntN(len(held))
-			a.Retire(held[i])
-			held = append(held[:i], held[i+1:]...)
-			continue
+func TestARetiredIDRestsWhileOthersAreThere(t *testing.T) {
+	a := NewIDs(4, map[uint32]bool{1: true})
+	a.Retire(1)
+	for range 2 {
+		if id, ok := a.Take(); !ok || id == 1 {
+			t.Errorf("got %d, %v, want another id than 1", id, ok)
 		}
-		a.release() // spares the test the grace periods
-		r, ok := a.Take(1 + random.Uint32N(40))
-		if !ok {
-			continue
-		}
-		for _, h := range held {
-			if r.First < h.First+h.Count && h.First < r.First+r.Count {
-				t.Fatalf("run %v overlaps %v", r, h)
-			}
-		}
-		held = append(held, r)
 	}
-	for _, r := range held {
-		a.Retire(r)
+	a.Return(3) // no program has seen it
+	if id, ok := a.Take(); !ok || id != 3 {
+		t.Errorf("got %d, %v, want 3 at once", id, ok)
 	}
-	a.release()
-	if r, ok := a.Take(size); !ok || r != (Run{0, size}) {
-		t.Fatalf("the whole: got %v, %v", r, ok)
+	if id, ok := a.Take(); !ok || id != 1 {
+		t.Errorf("got %d, %v, want 1, after a grace period", id, ok)
 	}
 }
 
-func TestARunFitsOneWord(t *testing.T) {
-	if r := (Run{First: 7, Count: 1 << 31}); RunOf(r.Word()) != r {
-		t.Fatalf("got %v", RunOf(r.Word()))
+func TestIDsGrow(t *testing.T) {
+	a := NewIDs(2, map[uint32]bool{1: true})
+	if id, ok := a.Take(); ok {
+		t.Errorf("took %d from a full table", id)
+	}
+	a.Grow(1)
+	a.Grow(3)
+	if id, ok := a.Take(); !ok || id != 2 || a.Limit() != 3 {
+		t.Errorf("got %d, %v below %d, want 2 below 3", id, ok, a.Limit())
 	}
 }

@@ -1,0 +1,85 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/weirproject/weir/api"
+	"github.com/weirproject/weir/dnsproxy"
+)
+
+// listLimit is how many entries a list has where the request does not say.
+const listLimit = 100
+
+// withProxy answers requests to the proxy, where there is one.
+func (a *Agent) withProxy(do func(p *dnsproxy.Proxy, r *http.Request) (any, error)) http.HandlerFunc {
+	return answer(func(r *http.Request) (any, error) {
+		if a.dns.proxy == nil {
+			return nil, &httpError{http.StatusServiceUnavailable, errors.New("the DNS proxy is off: dns.listen is empty")}
+		}
+		return do(a.dns.proxy, r)
+	})
+}
+
+func limitOf(r *http.Request) (int, error) {
+	text := r.FormValue("limit")
+	if text == "" {
+		return listLimit, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return 0, &httpError{http.StatusBadRequest, fmt.Errorf("limit %q is not a number from 1", text)}
+	}
+	return n, nil
+}
+
+func dnsCache(p *dnsproxy.Proxy, r *http.Request) (any, error) {
+	limit, err := limitOf(r)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := p.Dump(r.FormValue("name"), limit)
+	if err != nil {
+		return nil, &httpError{http.StatusBadRequest, err}
+	}
+	all := []api.DNSCacheEntry{}
+	for _, e := range entries {
+		all = append(all, api.DNSCacheEntry{
+			Name: e.Name, Type: e.Type, Rcode: e.Rcode, Answer: e.Answer, Upstream: e.Upstream, Age: e.Age, TTL: e.TTL, Hits: e.Hits,
+		})
+	}
+	return all, nil
+}
+
+func dnsTop(p *dnsproxy.Proxy, r *http.Request) (any, error) {
+	limit, err := limitOf(r)
+	if err != nil {
+		return nil, err
+	}
+	all := []api.DNSTopName{}
+	for _, t := range p.Top(limit) {
+		all = append(all, api.DNSTopName{Name: t.Name, Type: t.Type, Queries: t.Queries})
+	}
+	return all, nil
+}
+
+func dnsUpstreams(p *dnsproxy.Proxy, _ *http.Request) (any, error) {
+	all := []api.DNSUpstream{}
+	for _, u := range p.Upstreams() {
+		all = append(all, api.DNSUpstream{
+			Upstream: u.Upstream, Zones: u.Zones, RoundTrip: api.Duration(u.RoundTrip), Queries: u.Queries,
+			Hedges: u.Hedges, Failed: u.Failed, Down: u.Down, Looped: u.Looped,
+		})
+	}
+	return all, nil
+}
+
+func dnsFlush(p *dnsproxy.Proxy, r *http.Request) (any, error) {
+	n, err := p.Flush(r.FormValue("name"))
+	if err != nil {
+		return nil, &httpError{http.StatusBadRequest, err}
+	}
+	return api.DNSFlushed{Entries: n}, nil
+}

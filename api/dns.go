@@ -1,0 +1,43 @@
+package api
+
+// DNSCacheEntry is an answer that a node's proxy keeps.
+type DNSCacheEntry struct {
+	Name string `json:"name"`
+	// Type that was asked for; "*" for the denial of a name, which holds for
+	// every type and all names below it.
+	Type  string `json:"type"`
+	Rcode string `json:"rcode"`
+	// Answer in presentation format.
+	Answer   []string `json:"answer,omitempty"`
+	Upstream string   `json:"upstream,omitempty"`
+	// Age since it came and TTL left, in seconds; TTL is negative for an answer
+	// past its end.
+	Age  int    `json:"age"`
+	TTL  int    `json:"ttl"`
+	Hits uint32 `json:"hits"`
+}
+
+// DNSTopName is a name that is asked for often.
+type DNSTopName struct {
+	Name string `json:"name"`
+	Type string `json:"type"`
+	// Queries is an estimate that halves every minute.
+	Queries int `json:"queries"`
+}
+
+// DNSUpstream is a server that the proxy asks.
+type DNSUpstream struct {
+	Upstream  string   `json:"upstream"`
+	Zones     []string `json:"zones"`
+	RoundTrip Duration `json:"round_trip"` // smoothed
+	Queries   uint64   `json:"queries"`
+	Hedges    uint64   `json:"hedges"` // of these, asked because another was late
+	Failed    uint64   `json:"failed"`
+	Down      bool     `json:"down"`
+	Looped    bool     `json:"looped"` // it leads back to this proxy
+}
+
+// DNSFlushed tells how many answers were forgotten.
+type DNSFlushed struct {
+	Entries int `json:"entries"`
+}
