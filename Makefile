@@ -55,7 +55,7 @@ bench: build ## run the benchmarks, beside their peers where root allows (about 
 	@go test -run '^$$' -bench . -benchmem ./...
 	@if [ $$(id -u) = 0 ]; then \
 		scripts/need-packages $(BENCH_PACKAGES) && \
-		bin/weir-bench compare && bin/weir-bench update && bin/weir-bench soak && bin/weir-bench ports ; \
+		bin/weir-bench compare && bin/weir-bench update && bin/weir-bench soak && bin/weir-bench ports && bin/weir-bench edge ; \
 	else \
 		echo "make bench: not root, so virtual IPs are not compared with their peers" ; \
 	fi

@@ -50,7 +50,8 @@ var mayImport = map[string][]string{
 	"testenv/vm":         {"testenv"},
 	"testenv/bench":      {"api", "dataplane", "dataplane/program", "testenv", "testenv/bench/load"},
 	"testenv/bench/load": {},
-	"cmd/weir-bench":     {"testenv/bench", "testenv/bench/load"},
+	"testenv/edgebench":  {"api", "dataplane", "dataplane/edge", "testenv"},
+	"cmd/weir-bench":     {"testenv/bench", "testenv/bench/load", "testenv/edgebench"},
 	"cmd/weir":           {"api", "api/client", "version"},
 	"cmd/weir-agent":     {"agent", "document", "version"},
 	"cmd/weir-lab":       {"testenv", "document", "version"},
@@ -58,7 +59,7 @@ var mayImport = map[string][]string{
 
 // homes says where a heavy module may be imported: a folder and those below it.
 var homes = map[string][]string{
-	"github.com/cilium/ebpf":                  {"bpf", "dataplane/deliver", "dataplane/edge", "dataplane/internal", "dataplane/program", "testenv/bench"},
+	"github.com/cilium/ebpf":                  {"bpf", "dataplane/deliver", "dataplane/edge", "dataplane/internal", "dataplane/program", "testenv/bench", "testenv/edgebench"},
 	"github.com/google/nftables":              {"dataplane/ipvs/guard", "dataplane/nft", "testenv"},
 	"github.com/vishvananda/netlink":          {"dataplane/balancertest", "dataplane/ipvs", "dataplane/link", "testenv"},
 	"github.com/vishvananda/netns":            {"dataplane/balancertest", "dataplane/ipvs", "testenv"},

@@ -158,7 +158,7 @@ func (a *Agent) reconcile(ctx context.Context) error {
 	for {
 		if s := a.snapshot.Load(); s != nil {
 			if s != checked {
-				a.backends.health.Set(healthTargets(s))
+				a.backends.health.Set(a.healthTargets(s))
 				checked = s
 			}
 			a.applyAll(ctx, s, statesAlone)

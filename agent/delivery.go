@@ -52,6 +52,7 @@ func (d *deliveryComponent) apply(ctx context.Context, s *api.Snapshot) (datapla
 		if d.sink, err = deliver.New(deliver.Options{Log: d.agent.log.With("component", "delivery")}); err != nil {
 			return dataplane.Changes{}, fmt.Errorf("load the programs that take packets out of tunnels: %w", err)
 		}
+		d.agent.registry.MustRegister(deliveryCollector{d.sink})
 	}
 	if len(table.Interfaces) == 0 && len(table.Services) > 0 {
 		var err error

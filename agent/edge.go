@@ -43,6 +43,7 @@ func (a *Agent) newEdge(vips *vipComponent) (*edgeComponent, error) {
 	if e.sink, err = edge.New(edge.Options{Hops: hops{e.hops}, Log: log}); err != nil {
 		return nil, fmt.Errorf("load the edge's packet programs (set vip.edge.interfaces to nothing to go without): %w", err)
 	}
+	a.registry.MustRegister(edgeCollector{e.sink})
 	if c.Hook != "" {
 		if e.hook, err = owner.NewHook(owner.HookOptions{Dir: c.Hook, Command: c.HookCommand, Log: log}); err != nil {
 			return nil, err

@@ -11,7 +11,6 @@ import (
 	"github.com/weirproject/weir/agent/drain"
 	"github.com/weirproject/weir/agent/health"
 	"github.com/weirproject/weir/agent/outlier"
-	"github.com/weirproject/weir/api"
 	"github.com/weirproject/weir/vip"
 )
 
@@ -81,24 +80,6 @@ func (a *Agent) saveHandDrains() error {
 		return fmt.Errorf("keep the drains by hand: %w", err)
 	}
 	return nil
-}
-
-// healthTargets are the backends that this node checks: of a standalone agent,
-// all.
-func healthTargets(s *api.Snapshot) []health.Target {
-	var targets []health.Target
-	for _, service := range s.Services {
-		if service.Health == nil {
-			continue
-		}
-		for _, b := range service.Backends {
-			targets = append(targets, health.Target{
-				Service: service.Key(), Protocol: service.EffectiveProtocol(),
-				Backend: b.Address, Check: service.Health.WithDefaults(),
-			})
-		}
-	}
-	return targets
 }
 
 // namespaceCookie identifies the thread's network namespace, as eBPF programs

@@ -27,20 +27,17 @@ func (c vipCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.NewInvalidMetric(vipConnections, err)
 		return
 	}
-	count := func(d *prometheus.Desc, n uint64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
-	}
 	for name, n := range counters.Services {
 		var open, failures, resets uint64
 		for _, b := range n.Backends {
 			open, failures, resets = open+b.Open, failures+b.Failures, resets+b.Reset
 		}
-		count(vipConnections, n.Connections, name, "balanced")
-		count(vipConnections, n.Refused, name, "refused")
-		count(vipConnections, n.Limited, name, "limited")
+		count(ch, vipConnections, n.Connections, name, "balanced")
+		count(ch, vipConnections, n.Refused, name, "refused")
+		count(ch, vipConnections, n.Limited, name, "limited")
 		ch <- prometheus.MustNewConstMetric(vipOpen, prometheus.GaugeValue, float64(open), name)
-		count(vipFailures, failures, name)
-		count(vipResets, resets, name)
+		count(ch, vipFailures, failures, name)
+		count(ch, vipResets, resets, name)
 	}
-	count(vipUnserved, counters.UnservedPorts)
+	count(ch, vipUnserved, counters.UnservedPorts)
 }

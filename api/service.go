@@ -152,6 +152,9 @@ func (s Service) Validate() error {
 	}
 	if s.Health != nil {
 		s.Health.validate(&f, "health", s.EffectiveProtocol())
+		if t := s.Health.TCP; t != nil && t.Tunnel && (s.Edge == nil || s.Edge.Deliver != "" && s.Edge.Deliver != DSR || t.Port != 0) {
+			f.add("health.tcp.tunnel", "needs edge with deliver: dsr, and no port of its own")
+		}
 	}
 	return f.err()
 }
@@ -446,6 +449,10 @@ type GRPCCheck struct {
 // TCPCheck passes when a connection opens.
 type TCPCheck struct {
 	Port uint16 `json:"port,omitempty"` // the backend's own when zero
+	// Tunnel has edge nodes send the check as they send clients' packets, through
+	// the tunnel to the backend's node, and wait for the answer under the virtual
+	// address. Other nodes check directly.
+	Tunnel bool `json:"tunnel,omitempty"`
 }
 
 // ExecCheck passes when the command exits with 0. It runs on the checking

@@ -37,7 +37,7 @@ static __always_inline int destination_read(struct bpf_sock_addr *ctx, int v6, s
  * but a socket that connects again, as after a failure, must get another. */
 static __always_inline __u32 connect_draw(__u64 cookie)
 {
-	const struct peer *m = place_get(&peers, cookie);
+	const struct peer *m = place_get(PEERS, cookie);
 
 	if (m && m->cookie == cookie)
 		return bpf_get_prandom_u32();
@@ -55,7 +55,7 @@ static __always_inline int do_connect(struct bpf_sock_addr *ctx, int v6)
 	if (!destination_read(ctx, v6, &to)) {
 		/* A UDP socket may connect again and again, a TCP socket after
 		 * a failure. */
-		peer_forget(&peers, &displaced_peers, cookie);
+		peer_forget(PEERS, cookie);
 		return verdict(REASON_NOT_OURS, 0);
 	}
 	p.service = frontend_service(&to);
@@ -65,7 +65,7 @@ static __always_inline int do_connect(struct bpf_sock_addr *ctx, int v6)
 	if (why == REASON_BALANCED && !pick_admit(&p))
 		why = REASON_LIMITED;
 	if (why == REASON_BALANCED) {
-		m = peer_take(&peers, &displaced_peers, cookie);
+		m = peer_take(PEERS, cookie);
 		if (m)
 			peer_fill(m, &to, &p);
 		else
@@ -93,12 +93,10 @@ static __always_inline int do_sendmsg(struct bpf_sock_addr *ctx, int v6)
 	if (!p.service)
 		return verdict(REASON_UNSERVED_PORT, 0);
 	cookie = bpf_get_socket_cookie(ctx);
-	m = peer_get(&correspondents, &displaced_correspondents, cookie);
-	if (m && m->service == p.service && peer_is_vip(m, &to)) {
-		p.backend_id = m->backend_id;
-		p.backend = backend_get(p.backend_id, p.service, BACKEND_DRAINING);
-		/* An id may have become another backend's meanwhile. */
-		if (p.backend && peer_is_backend(m, &p.backend->addr, p.backend->port_be)) {
+	m = peer_get(CORRESPONDENTS, cookie);
+	if (m && peer_is_vip(m, &to)) {
+		p.backend = peer_backend(m);
+		if (p.backend && p.backend->service == p.service && p.backend->state >= BACKEND_DRAINING) {
 			address_write(ctx, v6, &p.backend->addr, p.backend->port_be);
 			return verdict(REASON_BALANCED, p.service);
 		}
@@ -116,7 +114,7 @@ static __always_inline int do_sendmsg(struct bpf_sock_addr *ctx, int v6)
 /* The kernel allows these two no other answer than PROCEED. */
 static __always_inline int do_getpeername(struct bpf_sock_addr *ctx, int v6)
 {
-	struct peer *m = peer_get(&peers, &displaced_peers, bpf_get_socket_cookie(ctx));
+	struct peer *m = peer_get(PEERS, bpf_get_socket_cookie(ctx));
 	struct address from;
 
 	if (m) {
@@ -139,12 +137,12 @@ static __always_inline int do_recvmsg(struct bpf_sock_addr *ctx, int v6)
 
 	address_read(ctx, v6, &from);
 	key.cookie = bpf_get_socket_cookie(ctx);
-	m = peer_get(&peers, &displaced_peers, key.cookie);
+	m = peer_get(PEERS, key.cookie);
 	if (peer_is_backend(m, &from, port_be)) {
 		address_write(ctx, v6, &m->vip, m->vip_port_be);
 		return PROCEED;
 	}
-	m = peer_get(&correspondents, &displaced_correspondents, key.cookie);
+	m = peer_get(CORRESPONDENTS, key.cookie);
 	if (!m)
 		return PROCEED;
 	if (peer_is_backend(m, &from, port_be)) {
@@ -212,12 +210,18 @@ int weir_getpeername6(struct bpf_sock_addr *ctx)
 SEC("cgroup/sock_release")
 int weir_sock_release(struct bpf_sock *ctx)
 {
-	__u64 cookie = bpf_get_socket_cookie(ctx);
+	__u32 protocol = ctx->protocol;
+	__u64 cookie;
 
+	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP && protocol != IPPROTO_MPTCP)
+		return PROCEED;
+	cookie = bpf_get_socket_cookie(ctx);
 	if (ctx->state == TCP_SYN_SENT)
 		failure_count(cookie);
-	peer_forget(&peers, &displaced_peers, cookie);
-	peer_forget(&correspondents, &displaced_correspondents, cookie);
+	peer_forget(PEERS, cookie);
+	/* A look at a place is a cache miss, so none is made in vain. */
+	if (protocol == IPPROTO_UDP)
+		peer_forget(CORRESPONDENTS, cookie);
 	return PROCEED;
 }
 
@@ -229,12 +233,14 @@ int weir_sock_release(struct bpf_sock *ctx)
 SEC("sockops")
 int weir_watch(struct bpf_sock_ops *ctx)
 {
+	struct backend *b;
 	struct peer *m;
 
 	switch (ctx->op) {
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
-		m = peer_get(&peers, &displaced_peers, bpf_get_socket_cookie(ctx));
-		if (m && peer_is_watched(m))
+		m = peer_get(PEERS, bpf_get_socket_cookie(ctx));
+		b = m ? peer_backend(m) : 0;
+		if (b && backend_is_watched(b))
 			bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:

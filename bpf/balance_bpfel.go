@@ -36,17 +36,17 @@ type BalanceAffinityKey struct {
 }
 
 type BalanceBackend struct {
-	_        structs.HostLayout
-	Addr     BalanceAddress
-	PortBe   uint16
-	Pad      uint16
-	State    BalanceBackendState
-	Service  uint32
-	Repeats  uint32
-	Opened   uint64
-	Closed   uint64
-	Failures uint64
-	Reset    uint64
+	_          structs.HostLayout
+	Addr       BalanceAddress
+	PortBe     uint16
+	Generation uint16
+	State      BalanceBackendState
+	Service    uint32
+	Repeats    uint32
+	Opened     uint64
+	Closed     uint64
+	Failures   uint64
+	Reset      uint64
 }
 
 type BalanceBackendState uint32
@@ -84,6 +84,12 @@ type BalanceDatagramKey struct {
 	Pad2          uint32
 }
 
+type BalanceDisplaced struct {
+	_              structs.HostLayout
+	Peers          uint32
+	Correspondents uint32
+}
+
 type BalanceFrontend struct {
 	_       structs.HostLayout
 	Self    BalanceFrontendKey
@@ -101,16 +107,12 @@ type BalanceFrontendKey struct {
 }
 
 type BalancePeer struct {
-	_             structs.HostLayout
-	Cookie        uint64
-	Vip           BalanceAddress
-	Backend       BalanceAddress
-	VipPortBe     uint16
-	BackendPortBe uint16
-	BackendId     uint32
-	Service       uint32
-	Displaced     uint32
-	Pad           uint64
+	_          structs.HostLayout
+	Cookie     uint64
+	Vip        BalanceAddress
+	VipPortBe  uint16
+	Generation uint16
+	BackendId  uint32
 }
 
 type BalanceRanges struct {
@@ -186,6 +188,7 @@ const (
 	BalanceMapBackends                = "backends"
 	BalanceMapCorrespondents          = "correspondents"
 	BalanceMapDatagrams               = "datagrams"
+	BalanceMapDisplaced               = "displaced"
 	BalanceMapDisplacedCorrespondents = "displaced_correspondents"
 	BalanceMapDisplacedPeers          = "displaced_peers"
 	BalanceMapFrontends               = "frontends"
@@ -271,6 +274,7 @@ type BalanceMapSpecs struct {
 	Backends                *ebpf.MapSpec `ebpf:"backends"`
 	Correspondents          *ebpf.MapSpec `ebpf:"correspondents"`
 	Datagrams               *ebpf.MapSpec `ebpf:"datagrams"`
+	Displaced               *ebpf.MapSpec `ebpf:"displaced"`
 	DisplacedCorrespondents *ebpf.MapSpec `ebpf:"displaced_correspondents"`
 	DisplacedPeers          *ebpf.MapSpec `ebpf:"displaced_peers"`
 	Frontends               *ebpf.MapSpec `ebpf:"frontends"`
@@ -314,6 +318,7 @@ type BalanceMaps struct {
 	Backends                *ebpf.Map `ebpf:"backends"`
 	Correspondents          *ebpf.Map `ebpf:"correspondents"`
 	Datagrams               *ebpf.Map `ebpf:"datagrams"`
+	Displaced               *ebpf.Map `ebpf:"displaced"`
 	DisplacedCorrespondents *ebpf.Map `ebpf:"displaced_correspondents"`
 	DisplacedPeers          *ebpf.Map `ebpf:"displaced_peers"`
 	Frontends               *ebpf.Map `ebpf:"frontends"`
@@ -333,6 +338,7 @@ func (m *BalanceMaps) Close() error {
 		m.Backends,
 		m.Correspondents,
 		m.Datagrams,
+		m.Displaced,
 		m.DisplacedCorrespondents,
 		m.DisplacedPeers,
 		m.Frontends,

@@ -7,3 +7,4 @@ package bpf
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types Reset reset.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-parameter
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type fate -type role Deliver deliver.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-parameter
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type edge_reason -type edge_deliver -type packet_fault -type backend_state Edge edge.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-parameter
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type nat_result EdgeNat edge_nat.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-parameter

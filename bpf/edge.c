@@ -5,13 +5,12 @@
  * Balances packets at the edge: one core, run at XDP or, where that cannot be
  * attached, at TCX.
  *
- * Delivery by NAT is for programs of its own, since nat.h needs more stack than
- * the core leaves. The core jumps to them through the maps edge_nat_xdp and
- * edge_nat_tcx: to element 0 with a packet whose backend was picked
- * (edge_parcels says which), to element 1 with every packet that is for no virtual
- * address, if edge_config.nat says so. They parse the packet once more, call
- * nat_forward or nat_reply of nat.h, and route it. Where an element is empty, the
- * packet is dropped or passed.
+ * Delivery by NAT is for programs of its own (edge_nat.c), since nat.h needs more
+ * stack than the core leaves. The core jumps to them through the maps edge_nat_xdp
+ * and edge_nat_tcx: to EDGE_NAT_OUT with a packet whose backend was picked
+ * (edge_parcels says which), to EDGE_NAT_IN with every packet for the node's own
+ * address in edge_config, if edge_config.nat says so. Where an element is empty,
+ * the packet is dropped or passed.
  *
  * A backend on this very node: the core encapsulates as for any other, with
  * this node as the tunnel's end too, leaves the Ethernet addresses and passes the
@@ -113,13 +112,21 @@ static __attribute__((noinline)) int edge_fault_count(enum packet_fault why)
 	return edge_reason_count(EDGE_MALFORMED);
 }
 
+static __always_inline int edge_is_virtual(const struct packet *p)
+{
+	/* Before Linux 6.2 what a global function got is no key for a map. */
+	struct address dst = p->dst;
+
+	return !!bpf_map_lookup_elem(&edge_addresses, &dst);
+}
+
 /* A packet that no frontend takes. */
 static __always_inline int edge_other(void *ctx, const int xdp, const struct packet *p, struct edge_way *way)
 {
 	const struct edge_backend *b;
 	__u32 id;
 
-	if (!bpf_map_lookup_elem(&edge_addresses, &p->dst))
+	if (!edge_is_virtual(p))
 		return EDGE_FOREIGN;
 	switch (p->kind) {
 	case PACKET_FLOW:
@@ -153,29 +160,39 @@ __attribute__((noinline)) int edge_other_tcx(struct __sk_buff *ctx, const struct
 }
 
 /* Does not return, unless there is nowhere to jump to. */
-static __always_inline void edge_nat_jump(void *ctx, const int xdp, __u32 backend, __u32 service)
+static __always_inline void edge_jump(void *ctx, const int xdp, const __u32 to)
+{
+	if (xdp)
+		bpf_tail_call(ctx, &edge_nat_xdp, to);
+	else
+		bpf_tail_call(ctx, &edge_nat_tcx, to);
+}
+
+static __always_inline void edge_nat_jump(void *ctx, const int xdp, const struct packet *p, __u32 backend, __u32 service)
 {
 	__u32 zero = 0;
 	struct edge_parcel *parcel = bpf_map_lookup_elem(&edge_parcels, &zero);
 
 	if (!parcel)
 		return;
+	parcel->packet = *p;
 	parcel->backend = backend;
 	parcel->service = service;
-	if (xdp)
-		bpf_tail_call(ctx, &edge_nat_xdp, backend ? 0 : 1);
-	else
-		bpf_tail_call(ctx, &edge_nat_tcx, backend ? 0 : 1);
+	edge_jump(ctx, xdp, EDGE_NAT_OUT);
 }
 
-/* Passes the packet, unless it is the answer of a backend behind NAT. */
-static __always_inline int edge_foreign(void *ctx, const int xdp)
+/* Passes the packet, unless it may be the answer of a backend behind NAT. */
+static __always_inline int edge_foreign(void *ctx, const int xdp, const struct packet *p)
 {
 	__u32 zero = 0;
 	const struct edge_config *c = bpf_map_lookup_elem(&edge_config, &zero);
+	const struct edge_source *own;
 
-	if (c && c->nat)
-		edge_nat_jump(ctx, xdp, 0, 0);
+	if (c && c->nat) {
+		own = &c->source[c->which & 1];
+		if (wire_address_equal(&p->dst, p->v6 ? &own->v6 : &own->v4))
+			edge_jump(ctx, xdp, EDGE_NAT_IN);
+	}
 	return FRAME_PASS(xdp);
 }
 
@@ -191,7 +208,7 @@ static __always_inline int edge_deliver(void *ctx, const int xdp, const struct p
 	if (s->deliver == EDGE_DELIVER_DSR || s->deliver == EDGE_DELIVER_IPIP)
 		return tunnel(ctx, xdp, p, b, service, way->hash, s->deliver == EDGE_DELIVER_DSR);
 	if (s->deliver == EDGE_DELIVER_NAT)
-		edge_nat_jump(ctx, xdp, id, service);
+		edge_nat_jump(ctx, xdp, p, id, service);
 	return edge_drop(xdp, EDGE_DAMAGED, service);
 }
 
@@ -207,7 +224,7 @@ static __always_inline int edge(void *ctx, const int xdp)
 	if (p.kind == PACKET_NONE)
 		return FRAME_PASS(xdp);
 	if (!edge_filter_has(&p.dst))
-		return edge_foreign(ctx, xdp);
+		return edge_foreign(ctx, xdp, &p);
 	if (p.kind == PACKET_FLOW)
 		way.service = edge_frontend_service(&p.dst, p.dport_be, p.protocol);
 	if (way.service)
@@ -218,7 +235,7 @@ static __always_inline int edge(void *ctx, const int xdp)
 		return edge_deliver(ctx, xdp, &p, &way);
 	if (verdict == EDGE_UNSERVED)
 		return edge_refuse(ctx, xdp, &p, EDGE_UNSERVED_PORT, 0);
-	return verdict == EDGE_FOREIGN ? edge_foreign(ctx, xdp) : verdict;
+	return verdict == EDGE_FOREIGN ? edge_foreign(ctx, xdp, &p) : verdict;
 }
 
 SEC("xdp")

@@ -116,9 +116,29 @@ type EdgeEdgeMemory struct {
 }
 
 type EdgeEdgeParcel struct {
-	_       structs.HostLayout
+	_      structs.HostLayout
+	Packet struct {
+		_             structs.HostLayout
+		Src           EdgeAddress
+		Dst           EdgeAddress
+		L3            uint64
+		L4            uint64
+		Length        uint64
+		SportBe       uint16
+		DportBe       uint16
+		FragmentIdBe  uint32
+		V6            uint8
+		Protocol      uint8
+		Kind          uint8
+		Fault         uint8
+		Class         uint8
+		TcpFlags      uint8
+		FirstFragment uint8
+		DontFragment  uint8
+	}
 	Backend uint32
 	Service uint32
+	Hop     EdgeEdgeHop
 }
 
 type EdgeEdgeQuicKey struct {

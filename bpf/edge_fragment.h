@@ -37,5 +37,5 @@ static __attribute__((noinline)) __u32 fragment_follow(const struct packet *p)
 
 	fragment_key_fill(&key, p);
 	m = bpf_map_lookup_elem(&edge_fragments, &key);
-	return m ? edge_recall(m, fragment_check(&key)) : 0;
+	return m ? edge_recall(m, fragment_check(&key), 0) : 0;
 }

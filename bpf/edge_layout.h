@@ -42,7 +42,8 @@ struct edge_service {
 	__u64 pad[2];
 };
 
-/* previous is 0 where it is the same as current, or there was none. */
+/* previous is 0 where there was none, and current itself where only flows that are
+ * remembered may be elsewhere. */
 struct edge_slot {
 	__u32 current;
 	__u32 previous;
@@ -139,10 +140,13 @@ struct edge_syn {
 	__u64 pad[6];
 };
 
-/* What the core tells the NAT program. */
+/* What the core tells the NAT program of a packet that goes to a backend, and the
+ * way that this finds. */
 struct edge_parcel {
-	__u32 backend; /* 0: perhaps an answer */
+	struct packet packet;
+	__u32 backend;
 	__u32 service;
+	struct edge_hop hop;
 };
 
 /* Half a cache line. */

@@ -12,6 +12,8 @@ enum {
 	BPF_MAP_TYPE_LPM_TRIE = 11,
 	BPF_F_NO_COMMON_LRU = 1U << 1,
 	EDGE_FILTER_WORDS = 1024,
+	EDGE_NAT_OUT = 0,
+	EDGE_NAT_IN = 1,
 };
 
 /* This node's addresses. Key: 0. Writer: Set. */
@@ -186,7 +188,8 @@ struct {
 	__type(value, struct edge_count);
 } edge_faults SEC(".maps");
 
-/* From the core to the NAT program, on one CPU. Key: 0. */
+/* From the core to the NAT program, on one CPU. Key: 0. Writer and reader:
+ * programs. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -194,8 +197,8 @@ struct {
 	__type(value, struct edge_parcel);
 } edge_parcels SEC(".maps");
 
-/* The NAT programs. Key: 0 for packets to backends, 1 for answers. Writer: user
- * space. Reader: the core's jump. One map for each kind of program. */
+/* The NAT programs. Key: EDGE_NAT_OUT for packets to backends, EDGE_NAT_IN for
+ * answers. Writer: Set. Reader: the core's jump. One map for each kind of program. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
 	__uint(max_entries, 2);

@@ -3,7 +3,7 @@
  * Picks: from a flow to its backend. Every edge node picks the same, so any of
  * them may get any packet: the hash has no seed, and the slots are the fleet's.
  *
- * A slot knows its present backend and the one before. Where they are the same,
+ * A slot knows its present backend and the one before. Where there was none before,
  * which is nearly always, the flow needs no memory. Where they differ, a flow
  * that began before the change belongs to the previous backend:
  * - TCP tells: a SYN begins, so it goes to the present one, and is remembered.
@@ -12,7 +12,8 @@
  *   settle_ns after the change counts as one that began earlier, and is
  *   remembered; after that as a new one. A service whose flows may be silent for
  *   longer loses these.
- * A previous backend that is down has no flows.
+ * A previous backend that is down has no flows. Where both are the same, the change
+ * is long past: what is remembered still holds, and nothing more needs to be.
  */
 #pragma once
 #include "edge_count.h"
@@ -61,14 +62,16 @@ static __always_inline struct edge_backend *edge_backend_get(__u32 id, __u32 ser
 	return b;
 }
 
-/* The id of the backend that was remembered, or 0. The check is read last: see
- * struct frontend in layout.h. */
-static __always_inline __u32 edge_recall(const struct edge_memory *m, __u64 check)
+/* The id of the backend that was remembered, if it is the service's (0: of any), or
+ * 0. The check is read last: see struct frontend in layout.h. */
+static __always_inline __u32 edge_recall(const struct edge_memory *m, __u64 check, __u32 service)
 {
 	__u32 id = *(const volatile __u32 *)&m->backend;
 	__u32 birth = *(const volatile __u32 *)&m->birth;
 	const struct edge_backend *b = bpf_map_lookup_elem(&edge_backends, &id);
 
+	if (b && service && b->service != service)
+		return 0;
 	return b && b->birth == birth && b->state >= BACKEND_DRAINING && *(const volatile __u64 *)&m->check == check ? id : 0;
 }
 
@@ -115,27 +118,28 @@ static __attribute__((noinline)) __u32 edge_pick_changed(const struct packet *p,
 	struct edge_flow_key key = {
 		.src = p->src, .dst = p->dst, .sport_be = p->sport_be, .dport_be = p->dport_be, .protocol = p->protocol,
 	};
-	__u32 id = slot->current, known = 0, cached = EDGE_CACHED;
-	const struct edge_memory *m;
+	__u32 id = slot->current, known;
+	const struct edge_memory *m = bpf_map_lookup_elem(&edge_flows, &key);
 	struct edge_count *c;
 
-	if (!edge_begins(p)) {
-		m = bpf_map_lookup_elem(&edge_flows, &key);
-		if (m)
-			known = edge_recall(m, hash);
-		if (known && edge_backend_get(known, service, BACKEND_DRAINING))
+	if (m && !edge_begins(p)) {
+		known = edge_recall(m, hash, service);
+		if (known)
 			return known;
 	}
-	/* Nothing to remember where what is unknown goes the same way. */
-	if (!edge_backend_get(slot->previous, service, BACKEND_DRAINING))
-		return id;
-	if (!edge_begins(p)) {
+	if (slot->previous == id || !edge_backend_get(slot->previous, service, BACKEND_DRAINING)) {
+		/* Nothing to remember where what is unknown goes the same way,
+		 * unless an earlier connection of the same ends is remembered. */
+		if (!m || !edge_begins(p))
+			return id;
+	} else if (!edge_begins(p)) {
 		if (p->protocol == IPPROTO_UDP && bpf_ktime_get_ns() - s->changed_ns > s->settle_ns)
 			return id;
 		id = slot->previous;
 	}
 	/* Not by edge_reason_count, whose call would be one too many for the stack. */
-	c = bpf_map_lookup_elem(&edge_reasons, &cached);
+	known = EDGE_CACHED;
+	c = bpf_map_lookup_elem(&edge_reasons, &known);
 	if (c)
 		c->times++;
 	edge_remember(&edge_flows, &key, id, hash);

@@ -64,14 +64,10 @@ static __always_inline void quic_key_fill(struct edge_quic_key *key, const __u8 
 static __always_inline __u32 quic_known(struct edge_quic_key *key, const __u8 *id, __u32 length)
 {
 	const struct edge_memory *m;
-	__u32 known;
 
 	quic_key_fill(key, id, length);
 	m = bpf_map_lookup_elem(&edge_quic_ids, key);
-	if (!m)
-		return 0;
-	known = edge_recall(m, key->id);
-	return edge_backend_get(known, key->service, BACKEND_DRAINING) ? known : 0;
+	return m ? edge_recall(m, key->id, key->service) : 0;
 }
 
 /* The id of the flow's backend, or 0. begins tells of a new connection. */

@@ -83,7 +83,7 @@ enum backend_state {
 struct backend {
 	struct address addr;
 	__be16 port_be;
-	__u16 pad;
+	__u16 generation; /* grows when the id becomes another backend's */
 	enum backend_state state;
 	__u32 service;
 	__u32 repeats;  /* of opened: a socket that comes back to an earlier peer */
@@ -128,20 +128,24 @@ struct affinity {
 };
 
 /*
- * Where a socket believes to talk to, and where it really does. Only the socket
- * whose cookie it holds reads and writes the rest, and the kernel locks the
- * socket for every program that does.
+ * Where a socket believes to talk to, and which backend it really has. Only the
+ * socket whose cookie it holds reads and writes the rest, and the kernel locks the
+ * socket for every program that does. Two of them share a cache line: a new
+ * socket's place is cold.
  */
 struct peer {
 	__u64 cookie; /* 0: the place is free */
 	struct address vip;
-	struct address backend;
 	__be16 vip_port_be;
-	__be16 backend_port_be;
+	__u16 generation; /* of the backend's id */
 	__u32 backend_id; /* 0: nothing is counted as open */
-	__u32 service;
-	__u32 displaced; /* how many sockets found their place here taken */
-	__u64 pad; /* to one cache line: a new socket's place is cold */
+};
+
+/* How many sockets found their place taken, so that nobody looks for them in
+ * vain. */
+struct displaced {
+	__u32 peers;
+	__u32 correspondents;
 };
 
 /* Places for peers. Cookies are counted up, so that sockets which live at the

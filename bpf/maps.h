@@ -93,7 +93,7 @@ struct {
 
 /* The virtual peers of connected sockets. Key: socket cookie % PLACES. Writer:
  * connect and release programs. Reader: getpeername and recvmsg programs. Size:
- * 64 bytes for each place; sockets beyond that go to the next map. */
+ * 32 bytes for each place; sockets beyond that go to the next map. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, PLACES);
@@ -109,6 +109,15 @@ struct {
 	__type(key, __u64);
 	__type(value, struct peer);
 } displaced_peers SEC(".maps");
+
+/* How many elements the maps displaced_* hold. Key: 0. Writer and reader:
+ * programs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct displaced);
+} displaced SEC(".maps");
 
 /* The latest virtual peers of sockets that send to given addresses, connected
  * or not. Key: socket cookie % PLACES. Writer and reader: sendmsg programs;

@@ -16,8 +16,9 @@
  *		for every packet that is for no virtual address.
  *
  * Both change addresses, ports and checksums in place and move nothing: all
- * pointers into the packet stay valid. NAT_REWRITTEN: send it on (route, MAC
- * addresses and TTL are the caller's). NAT_NOT_OURS (nat_reply only): pass it
+ * pointers into the packet stay valid, unless p.skb is set. NAT_REWRITTEN: send
+ * it on (route, MAC addresses and TTL are the caller's; p.back is the way that
+ * the flow's packets came). NAT_NOT_OURS (nat_reply only): pass it
  * on untouched (stray answers too: the kernel resets them). All others: drop;
  * nat_counts has them already, so the caller's own drop counter need not tell
  * them apart. Packets that are fragments (the caller knows) are dropped through
@@ -113,6 +114,7 @@ static __always_inline enum nat_result nat_forward(void *data, void *data_end, c
 	s.client_port_be = old.source_port_be;
 	s.vip_port_be = old.dest_port_be;
 	s.allocate = 1;
+	s.back = p->back;
 	if (tcp) {
 		s.begins = (tcp->flags & (WIRE_TCP_SYN | WIRE_TCP_ACK)) == WIRE_TCP_SYN;
 		s.set = nat_tcp_state(tcp, NAT_CLIENT_FIN);
@@ -141,12 +143,13 @@ static __always_inline struct nat_flow *nat_flow_get(const struct nat_key *key, 
 	copy->vip = f->vip;
 	copy->client_port_be = f->client_port_be;
 	copy->vip_port_be = f->vip_port_be;
+	copy->back = f->back;
 	asm volatile("" ::: "memory");
 	return nat_key_equal(&f->self, key) ? f : 0;
 }
 
 /* Somebody cannot deliver what we sent to a backend: the client must hear. */
-static __always_inline enum nat_result nat_reply_error(void *data, void *data_end, const struct nat_packet *p, const struct address *own)
+static __always_inline enum nat_result nat_reply_error(void *data, void *data_end, struct nat_packet *p, const struct address *own)
 {
 	struct nat_error e = {};
 	struct nat_ends outer = {}, quoted = {};
@@ -163,6 +166,7 @@ static __always_inline enum nat_result nat_reply_error(void *data, void *data_en
 	key.protocol = e.protocol;
 	if (!nat_flow_get(&key, &flow))
 		return NAT_NOT_OURS;
+	p->back = flow.back;
 	/* The client knows the virtual address, not the backend. */
 	outer.source = wire_address_equal(&e.outer.source, &key.backend) ? flow.vip : e.outer.source;
 	outer.dest = flow.client;
@@ -174,7 +178,7 @@ static __always_inline enum nat_result nat_reply_error(void *data, void *data_en
 	return nat_drop(NAT_REWRITTEN);
 }
 
-static __always_inline enum nat_result nat_reply(void *data, void *data_end, const struct nat_packet *p)
+static __always_inline enum nat_result nat_reply(void *data, void *data_end, struct nat_packet *p)
 {
 	__u32 zero = 0;
 	const struct nat_config *c = bpf_map_lookup_elem(&nat_config, &zero);
@@ -212,6 +216,7 @@ static __always_inline enum nat_result nat_reply(void *data, void *data_end, con
 	if (tcp)
 		set |= nat_tcp_state(tcp, NAT_BACKEND_FIN);
 	nat_touch(f, bpf_ktime_get_coarse_ns(), set, 0);
+	p->back = flow.back;
 	new.source = flow.vip;
 	new.dest = flow.client;
 	new.source_port_be = flow.vip_port_be;

@@ -40,6 +40,7 @@ struct nat_search {
 	struct address vip;
 	__be16 client_port_be;
 	__be16 vip_port_be;
+	struct nat_way back;
 	__u32 first;
 	__u32 ports;
 	__u32 set;      /* state bits that this packet sets */
@@ -52,6 +53,15 @@ struct nat_search {
 	__u32 free; /* the first port that may be taken; 0: none yet */
 	__u32 over; /* it is that of a flow which is over */
 };
+
+/* The client's packets may come another way from now on. Errors tell nothing. */
+static __always_inline void nat_way_learn(struct nat_flow *f, const struct nat_way *back)
+{
+	const __u32 *new = (const __u32 *)back, *old = (const __u32 *)&f->back;
+
+	if (back->ifindex && ((new[0] ^ old[0]) | (new[1] ^ old[1]) | (new[2] ^ old[2]) | (new[3] ^ old[3]) | (new[4] ^ old[4])))
+		f->back = *back;
+}
 
 static __always_inline __u32 nat_hash(const struct nat_search *s)
 {
@@ -74,16 +84,20 @@ static __always_inline int nat_is_of(const struct nat_flow *f, const struct nat_
 /* Takes the port in s->key. Of two CPUs that want it one gets it. */
 static __always_inline int nat_take(const struct nat_search *s, __u64 now)
 {
-	struct nat_flow fresh = {};
+	__u32 zero = 0;
+	struct nat_flow *fresh = bpf_map_lookup_elem(&nat_fresh, &zero);
 
-	fresh.self = s->key;
-	fresh.client = s->client;
-	fresh.vip = s->vip;
-	fresh.client_port_be = s->client_port_be;
-	fresh.vip_port_be = s->vip_port_be;
-	fresh.state = s->set;
-	fresh.used_ns = now;
-	return bpf_map_update_elem(&nat_flows, &s->key, &fresh, 1 /* BPF_NOEXIST */) == 0;
+	if (!fresh)
+		return 0;
+	fresh->self = s->key;
+	fresh->client = s->client;
+	fresh->vip = s->vip;
+	fresh->client_port_be = s->client_port_be;
+	fresh->vip_port_be = s->vip_port_be;
+	fresh->state = s->set;
+	fresh->used_ns = now;
+	fresh->back = s->back;
+	return bpf_map_update_elem(&nat_flows, &s->key, fresh, 1 /* BPF_NOEXIST */) == 0;
 }
 
 /* Looks at one port; 1 ends the search. */
@@ -96,6 +110,7 @@ static long nat_probe(__u32 index, struct nat_search *s)
 	f = bpf_map_lookup_elem(&nat_flows, &s->key);
 	if (f && nat_is_of(f, s)) {
 		nat_touch(f, s->now, s->set, s->begins ? NAT_CLIENT_FIN | NAT_BACKEND_FIN | NAT_RESET : 0);
+		nat_way_learn(f, &s->back);
 		s->result = NAT_REWRITTEN;
 		return 1;
 	}

@@ -21,12 +21,23 @@ enum nat_result {
 	NAT_MAX = 8,
 };
 
+/* The way back to whom a client's packets come from: its host, or a router. */
+struct nat_way {
+	__u8 dmac[6];
+	__u8 smac[6];
+	__u32 ifindex; /* 0: not known */
+	__be16 vlan_be; /* 0: no tag */
+	__u16 pad;
+};
+
 struct nat_packet {
 	__u16 l3; /* offset of the IP header from data */
 	__u16 l4; /* of what follows it, options and extensions skipped */
 	__u8 v6;
 	__u8 protocol; /* TCP, UDP, ICMP or ICMPv6 */
 	__u16 pad;
+	struct nat_way back; /* in for nat_forward, out for nat_reply */
+	void *skb; /* at TCX: the kernel knows what its checksums are; else 0 */
 };
 
 struct nat_config {
@@ -60,6 +71,8 @@ struct nat_flow {
 	__be16 vip_port_be;
 	__u32 state; /* enum nat_state */
 	__u64 used_ns;
+	struct nat_way back; /* as the client's latest packet came */
+	__u32 pad;
 };
 
 enum nat_state {
@@ -91,6 +104,15 @@ struct {
 	__type(value, struct nat_flow);
 } nat_flows SEC(".maps");
 
+/* Where a new flow is put together, on each CPU, since the stack has no room for
+ * it. Key: 0. Writer and reader: programs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct nat_flow);
+} nat_fresh SEC(".maps");
+
 /* Key: enum nat_result. Writer: programs. Reader: user space. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -99,7 +121,8 @@ struct {
 	__type(value, struct nat_count);
 } nat_counts SEC(".maps");
 
-static __always_inline enum nat_result nat_drop(enum nat_result why)
+/* Its signature brings enum nat_result into the BTF, from where Go has it. */
+static __attribute__((noinline)) enum nat_result nat_drop(enum nat_result why)
 {
 	__u32 key = why;
 	struct nat_count *c = bpf_map_lookup_elem(&nat_counts, &key);

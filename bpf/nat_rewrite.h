@@ -78,13 +78,36 @@ static __always_inline __u64 nat_write_ports(void *l4, const struct nat_ends *ol
 	return sum_swap(sum_swap(0, old->source_port_be, new->source_port_be), old->dest_port_be, new->dest_port_be);
 }
 
+enum {
+	BPF_F_PSEUDO_HDR = 1U << 4,
+	BPF_F_MARK_MANGLED_0 = 1U << 5,
+};
+
+/*
+ * The checksum of TCP or UDP after addresses and ports have changed its sum. Of a
+ * packet that the kernel has joined from many (GRO), or made itself, the field is
+ * the sum of the pseudo header alone, which the ports are no part of: only the
+ * helper knows.
+ */
+static __always_inline void nat_sum_skb(const struct nat_packet *p, __u64 addresses, __u64 ports)
+{
+	__u64 flags = p->protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+	__u32 at = p->l4 + (p->protocol == IPPROTO_UDP ? __builtin_offsetof(struct wire_udp, check) : __builtin_offsetof(struct wire_tcp, check));
+
+	bpf_l4_csum_replace(p->skb, at, 0, sum_fold32(addresses), flags | BPF_F_PSEUDO_HDR);
+	bpf_l4_csum_replace(p->skb, at, 0, sum_fold32(ports), flags);
+}
+
 /* Changes the packet's ends and puts its checksums right; tcp is l4, or null
- * for UDP. */
+ * for UDP. At TCX the pointers are not valid any more. */
 static __always_inline void nat_rewrite(void *ip, void *l4, struct wire_tcp *tcp, const struct nat_packet *p, const struct nat_ends *old, const struct nat_ends *new)
 {
-	__u64 diff = nat_write_ip(ip, p->v6, old, new) + nat_write_ports(l4, old, new);
+	__u64 addresses = nat_write_ip(ip, p->v6, old, new), ports = nat_write_ports(l4, old, new);
+	__u64 diff = addresses + ports;
 
-	if (tcp) {
+	if (p->skb) {
+		nat_sum_skb(p, addresses, ports);
+	} else if (tcp) {
 		tcp->check = sum_apply(tcp->check, diff);
 	} else {
 		struct wire_udp *udp = l4;
@@ -142,13 +165,19 @@ static __always_inline int nat_read_error(void *data, void *data_end, const stru
 }
 
 /* The checksum inside the quoted packet stays as it is: nobody can check it
- * against a packet that is cut short, and nobody does. */
+ * against a packet that is cut short, and nobody does. What was there is read
+ * anew, which spares stack while the flow is looked for. */
 static __always_inline void nat_rewrite_error(const struct nat_packet *p, struct nat_error *e, const struct nat_ends *outer, const struct nat_ends *quoted)
 {
-	__u64 around = nat_write_ip(e->ip, p->v6, &e->outer, outer);
-	__u64 inside = nat_write_ip(e->quoted_ip, p->v6, &e->quoted, quoted);
-	__u64 diff = nat_write_ports(e->quoted_l4, &e->quoted, quoted);
+	struct nat_ends old = {};
+	__u64 around, inside, diff;
 
+	nat_read_ip(e->ip, p->v6, &old);
+	around = nat_write_ip(e->ip, p->v6, &old, outer);
+	nat_read_ip(e->quoted_ip, p->v6, &old);
+	nat_read_ports(e->quoted_l4, &old);
+	inside = nat_write_ip(e->quoted_ip, p->v6, &old, quoted);
+	diff = nat_write_ports(e->quoted_l4, &old, quoted);
 	/* ICMPv6 sums the addresses around it too; and a quoted IPv4 header's own
 	 * checksum has made up for its addresses. */
 	if (p->v6)

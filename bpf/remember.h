@@ -11,104 +11,133 @@
 #include "pick.h"
 #include "verdict.h"
 
-static __always_inline struct peer *place_get(void *places, __u64 cookie)
+/* One kind of memory: places, the hash beside them, and who is counted there. */
+struct memory {
+	void *places, *others;
+	int correspondents;
+};
+
+#define PEERS ((struct memory){ &peers, &displaced_peers, 0 })
+#define CORRESPONDENTS ((struct memory){ &correspondents, &displaced_correspondents, 1 })
+
+static __always_inline struct peer *place_get(struct memory in, __u64 cookie)
 {
 	__u32 index = cookie % PLACES;
 
-	return bpf_map_lookup_elem(places, &index);
+	return bpf_map_lookup_elem(in.places, &index);
 }
 
-static __always_inline struct peer *peer_get(void *places, void *displaced, __u64 cookie)
+static __always_inline __u32 *displaced_count(struct memory in)
 {
-	struct peer *m = place_get(places, cookie);
+	__u32 zero = 0;
+	struct displaced *d = bpf_map_lookup_elem(&displaced, &zero);
 
-	if (!m || m->cookie == cookie)
-		return m;
-	if (!m->displaced)
+	if (!d)
 		return 0;
-	m = bpf_map_lookup_elem(displaced, &cookie);
+	return in.correspondents ? &d->correspondents : &d->peers;
+}
+
+/* The peer of a socket that has no place. */
+static __always_inline struct peer *other_get(struct memory in, __u64 cookie)
+{
+	__u32 *count = displaced_count(in);
+	struct peer *m;
+
+	if (!count || !*count)
+		return 0;
+	m = bpf_map_lookup_elem(in.others, &cookie);
 	return m && m->cookie == cookie ? m : 0;
 }
 
-/* The socket's peer, to be filled. */
-static __always_inline struct peer *peer_take(void *places, void *displaced, __u64 cookie)
+static __always_inline struct peer *peer_get(struct memory in, __u64 cookie)
 {
-	struct peer *m = place_get(places, cookie), *other, fresh = {};
+	struct peer *m = place_get(in, cookie);
 
 	if (!m || m->cookie == cookie)
 		return m;
-	if (m->displaced) {
-		other = bpf_map_lookup_elem(displaced, &cookie);
-		if (other)
-			return other;
-	}
+	return other_get(in, cookie);
+}
+
+/* The socket's peer, to be filled. */
+static __always_inline struct peer *peer_take(struct memory in, __u64 cookie)
+{
+	struct peer *m = place_get(in, cookie), *other, fresh = {};
+	__u32 *count;
+
+	if (!m || m->cookie == cookie)
+		return m;
+	other = other_get(in, cookie);
+	if (other)
+		return other;
 	if (!__sync_val_compare_and_swap(&m->cookie, 0, cookie)) {
 		m->backend_id = 0;
 		return m;
 	}
 	fresh.cookie = cookie;
-	__sync_fetch_and_add(&m->displaced, 1);
-	bpf_map_update_elem(displaced, &cookie, &fresh, BPF_ANY);
-	return bpf_map_lookup_elem(displaced, &cookie);
+	count = displaced_count(in);
+	if (count)
+		__sync_fetch_and_add(count, 1);
+	bpf_map_update_elem(in.others, &cookie, &fresh, BPF_ANY);
+	return bpf_map_lookup_elem(in.others, &cookie);
 }
 
 /* The backend that the peer is counted at, unless the id is another's now. */
 static __always_inline struct backend *peer_backend(const struct peer *m)
 {
-	struct backend *b = bpf_map_lookup_elem(&backends, &m->backend_id);
+	struct backend *b;
 
-	if (!b || b->service != m->service || b->port_be != m->backend_port_be || !address_equal(&b->addr, &m->backend))
+	if (!m->backend_id)
 		return 0;
-	return b;
+	b = bpf_map_lookup_elem(&backends, &m->backend_id);
+	return b && b->generation == m->generation ? b : 0;
 }
 
 /* Counts the socket out of the open ones. */
 static __always_inline void peer_uncount(struct peer *m)
 {
-	struct backend *b;
+	struct backend *b = peer_backend(m);
 	struct service *s;
 
-	if (!m->backend_id)
-		return;
-	b = peer_backend(m);
-	if (b)
+	if (b) {
 		__sync_fetch_and_add(&b->closed, 1);
-	s = bpf_map_lookup_elem(&services, &m->service);
-	if (s && s->max_open)
-		__sync_fetch_and_sub(&s->open, 1);
+		s = bpf_map_lookup_elem(&services, &b->service);
+		if (s && s->max_open)
+			__sync_fetch_and_sub(&s->open, 1);
+	}
 	m->backend_id = 0;
 }
 
-static __always_inline void peer_forget(void *places, void *displaced, __u64 cookie)
+static __always_inline void peer_forget(struct memory in, __u64 cookie)
 {
-	struct peer *m = place_get(places, cookie), *other;
+	struct peer *m = place_get(in, cookie);
+	__u32 *count;
 
 	if (!m)
 		return;
 	if (m->cookie == cookie) {
 		peer_uncount(m);
 		*(volatile __u64 *)&m->cookie = 0;
-	} else if (m->displaced) {
-		other = bpf_map_lookup_elem(displaced, &cookie);
-		if (!other)
-			return;
-		peer_uncount(other);
-		if (!bpf_map_delete_elem(displaced, &cookie))
-			__sync_fetch_and_sub(&m->displaced, 1);
+		return;
 	}
+	m = other_get(in, cookie);
+	if (!m)
+		return;
+	peer_uncount(m);
+	count = displaced_count(in);
+	if (count && !bpf_map_delete_elem(in.others, &cookie))
+		__sync_fetch_and_sub(count, 1);
 }
 
 /* Makes the pick, which was admitted, the peer, and counts it. */
 static __always_inline void peer_fill(struct peer *m, const struct frontend_key *vip, const struct pick *p)
 {
-	peer_uncount(m);
+	if (m->backend_id)
+		peer_uncount(m);
 	__sync_fetch_and_add(&p->backend->opened, 1);
 	m->vip = vip->addr;
 	m->vip_port_be = vip->port_be;
-	m->backend = p->backend->addr;
-	m->backend_port_be = p->backend->port_be;
+	m->generation = p->backend->generation;
 	m->backend_id = p->backend_id;
-	m->service = p->service;
 }
 
 /* Counts a pick for which there is no memory. */
@@ -122,7 +151,12 @@ static __always_inline void peer_missing(const struct pick *p)
 
 static __always_inline int peer_is_backend(const struct peer *m, const struct address *a, __be16 port_be)
 {
-	return m && m->backend_port_be == port_be && address_equal(&m->backend, a);
+	const struct backend *b;
+
+	if (!m)
+		return 0;
+	b = peer_backend(m);
+	return b && b->port_be == port_be && address_equal(&b->addr, a);
 }
 
 static __always_inline int peer_is_vip(const struct peer *m, const struct frontend_key *vip)
@@ -130,32 +164,40 @@ static __always_inline int peer_is_vip(const struct peer *m, const struct fronte
 	return m->vip_port_be == vip->port_be && address_equal(&m->vip, &vip->addr);
 }
 
-static __always_inline void datagram_key_fill(struct datagram_key *key, const struct peer *m)
+static __always_inline void datagram_key_fill(struct datagram_key *key, __u64 cookie, const struct backend *b)
 {
-	key->cookie = m->cookie;
-	key->backend = m->backend;
-	key->backend_port_be = m->backend_port_be;
+	key->cookie = cookie;
+	key->backend = b->addr;
+	key->backend_port_be = b->port_be;
 }
 
-/*
- * Makes the pick the socket's correspondent. An earlier one, m, goes to
- * datagrams, since its answers may be under way.
- */
+/* Keeps what the socket's correspondent was: its answers may be under way. */
+static __always_inline void correspondent_keep(const struct peer *m, __u64 cookie)
+{
+	const struct backend *b = peer_backend(m);
+	struct datagram_key key = {};
+	struct datagram old = {};
+
+	if (!b)
+		return;
+	datagram_key_fill(&key, cookie, b);
+	old.vip = m->vip;
+	old.vip_port_be = m->vip_port_be;
+	old.cookie = cookie;
+	bpf_map_update_elem(&datagrams, &key, &old, BPF_ANY);
+}
+
+/* Makes the pick the socket's correspondent, in the place of an earlier one, m. */
 static __always_inline void correspondent_remember(struct peer *m, __u64 cookie, const struct frontend_key *vip, const struct pick *p)
 {
 	struct datagram_key key = {};
-	struct datagram old = {}, *known;
+	struct datagram *known;
 	int first = !m;
 
-	if (m) {
-		datagram_key_fill(&key, m);
-		old.vip = m->vip;
-		old.vip_port_be = m->vip_port_be;
-		old.cookie = cookie;
-		bpf_map_update_elem(&datagrams, &key, &old, BPF_ANY);
-	} else {
-		m = peer_take(&correspondents, &displaced_correspondents, cookie);
-	}
+	if (m)
+		correspondent_keep(m, cookie);
+	else
+		m = peer_take(CORRESPONDENTS, cookie);
 	if (!m) {
 		peer_missing(p);
 		return;
@@ -163,15 +205,15 @@ static __always_inline void correspondent_remember(struct peer *m, __u64 cookie,
 	peer_fill(m, vip, p);
 	if (first)
 		return;
-	datagram_key_fill(&key, m);
+	datagram_key_fill(&key, cookie, p->backend);
 	known = bpf_map_lookup_elem(&datagrams, &key);
 	if (known && known->vip_port_be == vip->port_be && address_equal(&known->vip, &vip->addr))
 		__sync_fetch_and_add(&p->backend->repeats, 1);
 }
 
-static __always_inline int peer_is_watched(const struct peer *m)
+static __always_inline int backend_is_watched(const struct backend *b)
 {
-	const struct service *s = bpf_map_lookup_elem(&services, &m->service);
+	const struct service *s = bpf_map_lookup_elem(&services, &b->service);
 
 	return s && s->flags & SERVICE_WATCH;
 }
@@ -179,12 +221,9 @@ static __always_inline int peer_is_watched(const struct peer *m)
 /* Counts that the socket's connection did not open. */
 static __always_inline void failure_count(__u64 cookie)
 {
-	struct peer *m = peer_get(&peers, &displaced_peers, cookie);
-	struct backend *b;
+	struct peer *m = peer_get(PEERS, cookie);
+	struct backend *b = m ? peer_backend(m) : 0;
 
-	if (!m || !m->backend_id || !peer_is_watched(m))
-		return;
-	b = peer_backend(m);
-	if (b)
+	if (b && backend_is_watched(b))
 		__sync_fetch_and_add(&b->failures, 1);
 }

@@ -39,7 +39,7 @@ extern int bpf_sock_destroy(struct sock_common *sk) __ksym;
  */
 static __always_inline void reset_lost(struct sock_common *sk)
 {
-	struct peer *m = peer_get(&peers, &displaced_peers, bpf_get_socket_cookie(sk));
+	struct peer *m = peer_get(PEERS, bpf_get_socket_cookie(sk));
 	struct backend *b;
 
 	if (!m || !m->backend_id)

@@ -21,6 +21,7 @@ const (
 	ResetMapBackends                = "backends"
 	ResetMapCorrespondents          = "correspondents"
 	ResetMapDatagrams               = "datagrams"
+	ResetMapDisplaced               = "displaced"
 	ResetMapDisplacedCorrespondents = "displaced_correspondents"
 	ResetMapDisplacedPeers          = "displaced_peers"
 	ResetMapFrontends               = "frontends"
@@ -90,6 +91,7 @@ type ResetMapSpecs struct {
 	Backends                *ebpf.MapSpec `ebpf:"backends"`
 	Correspondents          *ebpf.MapSpec `ebpf:"correspondents"`
 	Datagrams               *ebpf.MapSpec `ebpf:"datagrams"`
+	Displaced               *ebpf.MapSpec `ebpf:"displaced"`
 	DisplacedCorrespondents *ebpf.MapSpec `ebpf:"displaced_correspondents"`
 	DisplacedPeers          *ebpf.MapSpec `ebpf:"displaced_peers"`
 	Frontends               *ebpf.MapSpec `ebpf:"frontends"`
@@ -133,6 +135,7 @@ type ResetMaps struct {
 	Backends                *ebpf.Map `ebpf:"backends"`
 	Correspondents          *ebpf.Map `ebpf:"correspondents"`
 	Datagrams               *ebpf.Map `ebpf:"datagrams"`
+	Displaced               *ebpf.Map `ebpf:"displaced"`
 	DisplacedCorrespondents *ebpf.Map `ebpf:"displaced_correspondents"`
 	DisplacedPeers          *ebpf.Map `ebpf:"displaced_peers"`
 	Frontends               *ebpf.Map `ebpf:"frontends"`
@@ -152,6 +155,7 @@ func (m *ResetMaps) Close() error {
 		m.Backends,
 		m.Correspondents,
 		m.Datagrams,
+		m.Displaced,
 		m.DisplacedCorrespondents,
 		m.DisplacedPeers,
 		m.Frontends,

@@ -25,7 +25,7 @@ type AttachMode string
 
 // The modes of attachment.
 const (
-	AttachAuto    AttachMode = "auto"    // native, else generic, else tcx
+	AttachAuto    AttachMode = "auto"    // native, else tcx, else generic; on a veth native last
 	AttachNative  AttachMode = "native"  // XDP in the driver
 	AttachGeneric AttachMode = "generic" // XDP in the network stack
 	AttachTCX     AttachMode = "tcx"     // at traffic control (Linux 6.6)

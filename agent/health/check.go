@@ -8,8 +8,6 @@ import (
 	"reflect"
 	"syscall"
 	"time"
-
-	"github.com/weirproject/weir/api"
 )
 
 const (
@@ -41,7 +39,13 @@ type check struct {
 	since  time.Time // of the last change
 }
 
-func sameCheck(a, b api.HealthCheck) bool { return a == b || reflect.DeepEqual(a, b) }
+// sameCheck tells whether two targets of one backend are checked alike.
+func sameCheck(a, b Target) bool {
+	if a.Tunnel != b.Tunnel && (a.Tunnel == nil || b.Tunnel == nil || *a.Tunnel != *b.Tunnel) {
+		return false
+	}
+	return a.Check == b.Check || reflect.DeepEqual(a.Check, b.Check)
+}
 
 // start sets the timers of the first checks; c.mu is held.
 func (c *Checker) start(fresh []*check) {
@@ -130,6 +134,10 @@ func (c *Checker) run(p *pool, k *check) {
 // isOurs tells whether a check failed for a want of this node's, which says
 // nothing of the backend: files, ports, memory or processes.
 func isOurs(err error) bool {
+	var own unmade
+	if errors.As(err, &own) {
+		return true
+	}
 	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM, syscall.EAGAIN} {
 		if errors.Is(err, e) {
 			return true
@@ -137,6 +145,11 @@ func isOurs(err error) bool {
 	}
 	return false
 }
+
+// unmade is an error of this node that kept a check from being made.
+type unmade struct{ error }
+
+func (u unmade) Unwrap() error { return u.error }
 
 // answer is an error that the backend itself has told.
 type answer struct{ error }

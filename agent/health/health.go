@@ -1,5 +1,5 @@
-// Package health checks backends actively: over HTTP, HTTPS, gRPC or TCP, or by
-// a command. It only observes; who is balanced is decided by package vip. The
+// Package health checks backends actively: over HTTP, HTTPS, gRPC or TCP, by a
+// command, or from an edge node through its tunnel to the backend. It only observes; who is balanced is decided by package vip. The
 // agent sets the targets and asks for their states.
 package health
 
@@ -23,6 +23,8 @@ type Target struct {
 	Protocol api.Protocol
 	Backend  netip.AddrPort
 	Check    api.HealthCheck // zero values have their defaults
+	// Tunnel is the way of a check with api.TCPCheck.Tunnel; nil: directly.
+	Tunnel *Tunnel
 }
 
 func (t Target) key() key { return key{t.Service, t.Protocol, t.Backend} }
@@ -57,6 +59,7 @@ type Checker struct {
 	options Options
 	log     *slog.Logger
 	metrics *metrics
+	tunnels *tunnels
 	probe   func(Target) probeFunc
 	started time.Time
 
@@ -85,9 +88,10 @@ func New(o Options) *Checker {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	tunnels := newTunnels()
 	c := &Checker{
 		options: o, log: o.Log.With("component", "health"), metrics: newMetrics(o.Registerer),
-		probe: (&prober{}).probe, started: time.Now(),
+		tunnels: tunnels, probe: (&prober{tunnels: tunnels}).probe, started: time.Now(),
 		initial: map[key]Result{}, checks: map[key]*check{},
 		network: newPool(maxConnections), commands: newPool(maxCommands),
 	}
@@ -115,11 +119,12 @@ func (c *Checker) Run(ctx context.Context) error {
 	}
 	c.mu.Unlock()
 	c.running.Wait()
+	c.tunnels.close()
 	return nil
 }
 
 // Set makes these the targets. Results of targets that stay are kept, also
-// when only their check changed.
+// when only their check or its way changed.
 func (c *Checker) Set(targets []Target) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -129,7 +134,7 @@ func (c *Checker) Set(targets []Target) {
 		t.Check = t.Check.WithDefaults()
 		k := t.key()
 		old := c.checks[k]
-		if old != nil && sameCheck(old.target.Check, t.Check) {
+		if old != nil && sameCheck(old.target, t) {
 			old.round = c.round
 			continue
 		}

@@ -63,7 +63,7 @@ func TestHTTPSChecksTheCertificateWhenAsked(t *testing.T) {
 			host.Store("")
 			c.check.Path = "/healthz"
 			backend := netip.MustParseAddrPort(address)
-			err := within(t.Context(), 5*time.Second, (&prober{c.roots}).probe(Target{Backend: backend, Check: api.HealthCheck{HTTPS: &c.check}}))
+			err := within(t.Context(), 5*time.Second, (&prober{roots: c.roots}).probe(Target{Backend: backend, Check: api.HealthCheck{HTTPS: &c.check}}))
 			if c.err == "" && err != nil || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
 				t.Errorf("got %v, want %q", err, c.err)
 			}

@@ -22,7 +22,8 @@ type probeFunc func(context.Context) error
 
 // prober makes the probes of targets.
 type prober struct {
-	roots *x509.CertPool // that sign certificates; nil: the system's
+	roots   *x509.CertPool // that sign certificates; nil: the system's
+	tunnels *tunnels
 }
 
 // probe returns the check of a target, whose defaults are filled in. Every check
@@ -36,6 +37,8 @@ func (p *prober) probe(t Target) probeFunc {
 		return newHTTPProbe(c.HTTPS.HTTPCheck, t.Backend, tlsConfig(*c.HTTPS, t.Backend, p.roots, "http/1.1"))
 	case c.GRPC != nil:
 		return newGRPCProbe(*c.GRPC, t.Backend)
+	case c.TCP != nil && c.TCP.Tunnel && t.Tunnel != nil:
+		return newTunnelProbe(p.tunnels, *t.Tunnel, t.Backend)
 	case c.TCP != nil:
 		address := withPort(t.Backend, c.TCP.Port)
 		return func(ctx context.Context) error { return probeTCP(ctx, address) }

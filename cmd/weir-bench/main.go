@@ -20,6 +20,7 @@ import (
 
 	"github.com/weirproject/weir/testenv/bench"
 	"github.com/weirproject/weir/testenv/bench/load"
+	"github.com/weirproject/weir/testenv/edgebench"
 )
 
 func main() {
@@ -81,7 +82,7 @@ func command() *cobra.Command {
 		return nil
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(compareCommand(log, show), updateCommand(log, show), soakCommand(log, show), portsCommand(log, show))
+	root.AddCommand(compareCommand(log, show), updateCommand(log, show), soakCommand(log, show), portsCommand(log, show), edgeCommand(log, show))
 	return root
 }
 
@@ -163,5 +164,23 @@ func portsCommand(log *slog.Logger, show func(report, error) error) *cobra.Comma
 	}
 	c.Flags().DurationVar(&o.For, "for", 5*time.Minute, "how long each side")
 	c.Flags().IntVar(&o.Rate, "rate", 5000, "new connections a second")
+	return c
+}
+
+func edgeCommand(log *slog.Logger, show func(report, error) error) *cobra.Command {
+	o := edgebench.Options{Log: log}
+	c := &cobra.Command{
+		Use: "edge", Short: "Packets through an edge node, beside plain forwarding and nftables", Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := o.Validate(); err != nil {
+				return usage(err)
+			}
+			r, err := edgebench.Run(c.Context(), o)
+			return show(r, err)
+		},
+	}
+	c.Flags().IntVar(&o.Rounds, "rounds", 7, "rounds of all ways")
+	c.Flags().DurationVar(&o.Each, "each", 300*time.Millisecond, "of sending, for each way in a round")
+	c.Flags().StringSliceVar(&o.Only, "only", nil, "ways to measure besides plain forwarding (default all)")
 	return c
 }

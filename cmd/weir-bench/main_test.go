@@ -24,8 +24,8 @@ func TestWrongUseIsToldApart(t *testing.T) {
 
 func TestEveryCommandHasAPurpose(t *testing.T) {
 	all := command().Commands()
-	if len(all) != 4 {
-		t.Errorf("got %d commands, want 4", len(all))
+	if len(all) != 5 {
+		t.Errorf("got %d commands, want 5", len(all))
 	}
 	for _, c := range all {
 		if c.Short == "" {

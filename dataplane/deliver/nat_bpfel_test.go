@@ -59,6 +59,15 @@ type NatNatFlow struct {
 	VipPortBe    uint16
 	State        uint32
 	UsedNs       uint64
+	Back         struct {
+		_       structs.HostLayout
+		Dmac    [6]uint8
+		Smac    [6]uint8
+		Ifindex uint32
+		VlanBe  uint16
+		Pad     uint16
+	}
+	Pad uint32
 }
 
 type NatNatKey struct {
@@ -94,6 +103,7 @@ const (
 	NatMapNatConfig       = "nat_config"
 	NatMapNatCounts       = "nat_counts"
 	NatMapNatFlows        = "nat_flows"
+	NatMapNatFresh        = "nat_fresh"
 	NatMapPicked          = "picked"
 	NatProgWeirNatForward = "weir_nat_forward"
 	NatProgWeirNatReply   = "weir_nat_reply"
@@ -152,6 +162,7 @@ type NatMapSpecs struct {
 	NatConfig *ebpf.MapSpec `ebpf:"nat_config"`
 	NatCounts *ebpf.MapSpec `ebpf:"nat_counts"`
 	NatFlows  *ebpf.MapSpec `ebpf:"nat_flows"`
+	NatFresh  *ebpf.MapSpec `ebpf:"nat_fresh"`
 	Picked    *ebpf.MapSpec `ebpf:"picked"`
 }
 
@@ -184,6 +195,7 @@ type NatMaps struct {
 	NatConfig *ebpf.Map `ebpf:"nat_config"`
 	NatCounts *ebpf.Map `ebpf:"nat_counts"`
 	NatFlows  *ebpf.Map `ebpf:"nat_flows"`
+	NatFresh  *ebpf.Map `ebpf:"nat_fresh"`
 	Picked    *ebpf.Map `ebpf:"picked"`
 }
 
@@ -192,6 +204,7 @@ func (m *NatMaps) Close() error {
 		m.NatConfig,
 		m.NatCounts,
 		m.NatFlows,
+		m.NatFresh,
 		m.Picked,
 	)
 }

@@ -39,9 +39,11 @@ func measured(b *testing.B, e *Edge, program string, flows, size uint32, v6 bool
 	if err != nil {
 		b.Fatal(err)
 	}
+	shared := map[string]*ebpf.Map{}
 	for name, m := range e.maps {
 		if spec.Maps[name] != nil {
 			spec.Maps[name].MaxEntries = m.MaxEntries()
+			shared[name] = m
 		}
 	}
 	six := uint32(0)
@@ -58,7 +60,7 @@ func measured(b *testing.B, e *Edge, program string, flows, size uint32, v6 bool
 			delete(spec.Programs, name)
 		}
 	}
-	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: e.maps})
+	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared})
 	if err != nil {
 		b.Fatalf("load: %v", err)
 	}

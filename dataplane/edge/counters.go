@@ -18,6 +18,9 @@ type Counters struct {
 	// Faults counts malformed packets by what is wrong with them, such as
 	// "ip_checksum": enum packet_fault in bpf/packet.h.
 	Faults map[string]uint64
+	// NAT counts packets to and from backends behind NAT by what became of them,
+	// such as "rewritten" or "exhausted": enum nat_result in bpf/nat_layout.h.
+	NAT map[string]uint64
 }
 
 // ServiceCounters of one service since it was added.
@@ -54,7 +57,10 @@ func (e *Edge) Counters() (Counters, error) {
 	if all.Reasons, err = e.named(bpf.EdgeMapEdgeReasons, e.reasons); err != nil {
 		return all, err
 	}
-	all.Faults, err = e.named(bpf.EdgeMapEdgeFaults, e.faults)
+	if all.Faults, err = e.named(bpf.EdgeMapEdgeFaults, e.faults); err != nil {
+		return all, err
+	}
+	all.NAT, err = e.named(bpf.EdgeNatMapNatCounts, e.natResults)
 	return all, err
 }
 

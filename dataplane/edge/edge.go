@@ -52,17 +52,33 @@ type Hops interface {
 // counts as one that began before it.
 const DefaultSettle = 30 * time.Second
 
+// Ports are a range of ports, both ends included.
+type Ports struct{ First, Last uint16 }
+
+// The default of Options.NATPorts. One line in sysctl.d keeps the node's own
+// connections off them: net.ipv4.ip_local_reserved_ports = 50000-65535.
+const (
+	DefaultFirstNATPort = 50000
+	DefaultLastNATPort  = 65535
+)
+
 // Options of an Edge.
 type Options struct {
 	// PinDir is a folder in bpffs, made when missing; dataplane.PinRoot + "/edge"
 	// when empty.
 	PinDir string
 	// Hops finds next hops; nil means that the kernel is asked for every packet,
-	// which works on interfaces that forward only.
+	// which works on interfaces that forward only. The answers of backends behind
+	// NAT are awaited on the interfaces of their hops; where the hop is not known,
+	// on those of the table alone.
 	Hops Hops
 	// Settle is the time for UDP flows to show up after a change; DefaultSettle
 	// when zero.
 	Settle time.Duration
+	// NATPorts are this node's ports towards backends behind NAT, each for one flow
+	// to one backend; DefaultFirstNATPort to DefaultLastNATPort when zero. Set warns when the node's own
+	// connections may take them too, since the two would meet.
+	NATPorts Ports
 	// Log gets what is attached, upgraded and repaired; nil means nowhere.
 	Log *slog.Logger
 	// Sizes of the maps. A map that is pinned already keeps its size.
@@ -74,6 +90,9 @@ func (o Options) Validate() error {
 	if o.Settle < 0 {
 		return fmt.Errorf("options: Settle %s is negative", o.Settle)
 	}
+	if p := o.NATPorts; p != (Ports{}) && (p.First < 1024 || p.Last < p.First) {
+		return fmt.Errorf("options: NATPorts %d to %d is not a range within 1024 to 65535", p.First, p.Last)
+	}
 	return nil
 }
 
@@ -84,9 +103,13 @@ type Edge struct {
 	dir      string // folder of the pinned maps
 	maps     map[string]*ebpf.Map
 	programs *ebpf.Collection
-	reasons  []string // names, by enum edge_reason
-	faults   []string // names, by enum packet_fault
+	nat      *ebpf.Collection // nil until it is needed, and where natFault says why it cannot be
+	natFault error
 	cells    cells
+
+	reasons    []string // names, by enum edge_reason
+	faults     []string // names, by enum packet_fault
+	natResults []string // names, by enum nat_result
 
 	mu       sync.Mutex // guards what follows and lets one Set write at a time
 	closed   bool
@@ -110,13 +133,18 @@ type made struct {
 	addresses map[bpf.EdgeAddress]bool
 	allowed   map[bpf.EdgeEdgeAllowKey]bool
 	config    bool
+	nat       bool
 	filter    []uint64
 	attached  map[int]bool // interfaces, by index
+	natConfig bpf.EdgeNatNatConfig
+	jumps     map[string]bool // to the programs for NAT
 }
 
 // New loads the programs against the pinned maps or, without any, new ones. It
 // changes nothing that others can see: the first Set pins and attaches. It fails
-// where the kernel cannot run the programs (Linux 6.6; 5.15 without TCX).
+// where the kernel cannot run the programs. They run on Linux 6.1, the oldest that
+// they are tested on, by XDP and with NAT; TCX is in Linux 6.6 and later, and where
+// it is missing Set says so.
 func New(o Options) (*Edge, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -127,6 +155,9 @@ func New(o Options) (*Edge, error) {
 	if o.Settle == 0 {
 		o.Settle = DefaultSettle
 	}
+	if o.NATPorts == (Ports{}) {
+		o.NATPorts = Ports{DefaultFirstNATPort, DefaultLastNATPort}
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -134,7 +165,7 @@ func New(o Options) (*Edge, error) {
 		options: o, log: o.Log, links: map[linkPlace]link.Link{}, hops: map[bpf.EdgeEdgeHop]uint32{},
 		made: made{
 			frontends: map[bpf.EdgeFrontendKey]uint32{}, addresses: map[bpf.EdgeAddress]bool{},
-			allowed: map[bpf.EdgeEdgeAllowKey]bool{}, attached: map[int]bool{},
+			allowed: map[bpf.EdgeEdgeAllowKey]bool{}, attached: map[int]bool{}, jumps: map[string]bool{},
 		},
 	}
 	if err := e.load(); err != nil {
@@ -163,7 +194,7 @@ func (e *Edge) Set(ctx context.Context, t dataplane.EdgeTable) (dataplane.Change
 	if err := e.set(ctx, w, &c); err != nil {
 		return c, err
 	}
-	err := e.setLinks(t.Interfaces, &c)
+	err := e.setLinks(t.Interfaces, w, &c)
 	if len(w.left) > 0 {
 		err = errors.Join(&dataplane.LeftOut{Services: w.left}, err)
 	}
@@ -181,6 +212,9 @@ func (e *Edge) set(ctx context.Context, w *wanted, c *dataplane.Changes) error {
 		return err
 	}
 	e.sweep()
+	if err := e.setNAT(w, c); err != nil {
+		return err
+	}
 	e.setConfig(w, c)
 	e.setHops(w, c)
 	if err := e.readAllowed(w); err != nil {
@@ -218,8 +252,10 @@ func (e *Edge) Close() error {
 	for _, m := range e.maps {
 		faults = append(faults, m.Close())
 	}
-	if e.programs != nil {
-		e.programs.Close()
+	for _, c := range []*ebpf.Collection{e.programs, e.nat} {
+		if c != nil {
+			c.Close()
+		}
 	}
 	return errors.Join(faults...)
 }

@@ -65,6 +65,7 @@ var protocols = map[api.Protocol]uint8{api.TCP: unix.IPPROTO_TCP, api.UDP: unix.
 
 const (
 	deliverNone = bpf.EdgeEdgeDeliverEDGE_DELIVER_NONE
+	deliverNAT  = bpf.EdgeEdgeDeliverEDGE_DELIVER_NAT
 	stateAbsent = bpf.EdgeBackendStateBACKEND_ABSENT
 )
 
@@ -73,6 +74,7 @@ var deliveries = map[api.Deliver]bpf.EdgeEdgeDeliver{
 	"":       bpf.EdgeEdgeDeliverEDGE_DELIVER_DSR,
 	api.DSR:  bpf.EdgeEdgeDeliverEDGE_DELIVER_DSR,
 	api.IPIP: bpf.EdgeEdgeDeliverEDGE_DELIVER_IPIP,
+	api.NAT:  deliverNAT,
 }
 
 var states = map[api.BackendState]bpf.EdgeBackendState{

@@ -26,7 +26,11 @@ func (e *Edge) setConfig(w *wanted, c *dataplane.Changes) {
 		atomic.StoreUint32(&cell.Which, other)
 		e.count(c, e.made.config, "addresses", "")
 	}
-	e.made.config = true
+	if nat := natWord(w.nat); cell.Nat != nat {
+		atomic.StoreUint32(&cell.Nat, nat)
+		e.count(c, e.made.config && e.made.nat == w.nat, "nat", "")
+	}
+	e.made.config, e.made.nat = true, w.nat
 }
 
 // setHops finds the way to every node and writes new ways to ids of their own. A

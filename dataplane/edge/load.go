@@ -16,7 +16,8 @@ import (
 	"github.com/weirproject/weir/dataplane/internal/pin"
 )
 
-// Sizes of the maps, in elements; zero takes what bpf/edge_maps.h says. Services,
+// Sizes of the maps, in elements; zero takes what bpf/edge_maps.h and, of NAT,
+// bpf/nat_layout.h say. Services,
 // Backends and Hops count one more than fit: the id 0 is nobody's.
 type Sizes struct {
 	Services  uint32
@@ -28,6 +29,7 @@ type Sizes struct {
 	Fragments uint32 // fragmented packets under way
 	QUIC      uint32 // connection ids
 	Allowed   uint32 // prefixes in all allow lists
+	NATFlows  uint32 // flows to backends behind NAT
 }
 
 func (s Sizes) apply(spec *ebpf.CollectionSpec) {
@@ -38,6 +40,7 @@ func (s Sizes) apply(spec *ebpf.CollectionSpec) {
 		bpf.EdgeMapEdgeBackends: s.Backends, bpf.EdgeMapEdgeSlots: s.Slots, bpf.EdgeMapEdgeHops: s.Hops,
 		bpf.EdgeMapEdgeFlows: s.Flows, bpf.EdgeMapEdgeFragments: s.Fragments,
 		bpf.EdgeMapEdgeQuicIds: s.QUIC, bpf.EdgeMapEdgeAllowed: s.Allowed,
+		bpf.EdgeNatMapNatFlows: s.NATFlows,
 	} {
 		if size > 0 {
 			spec.Maps[name].MaxEntries = size
@@ -53,11 +56,23 @@ func (e *Edge) load() error {
 	if err != nil {
 		return fmt.Errorf("read the edge's eBPF object: %w", err)
 	}
+	nat, err := bpf.LoadEdgeNat()
+	if err != nil {
+		return fmt.Errorf("read the edge's eBPF object for NAT: %w", err)
+	}
+	for name, m := range nat.Maps {
+		if spec.Maps[name] == nil {
+			spec.Maps[name] = m
+		}
+	}
 	e.options.Sizes.apply(spec)
 	if e.reasons, err = enumNames(spec, "edge_reason", "EDGE_"); err != nil {
 		return err
 	}
 	if e.faults, err = enumNames(spec, "packet_fault", "FAULT_"); err != nil {
+		return err
+	}
+	if e.natResults, err = enumNames(nat, "nat_result", "NAT_"); err != nil {
 		return err
 	}
 	e.dir = filepath.Join(e.options.PinDir, layoutPrefix+pin.LayoutTag(spec))

@@ -19,7 +19,7 @@ func (e *Edge) recover() {
 		}
 		s := &entry{id: id, ids: map[endpoint]uint32{}, states: map[endpoint]bpf.EdgeBackendState{}}
 		if r := room.RunOf(cell.Run); claim(taken, r) {
-			s.run = r
+			s.run, s.inherited = r, cell.ChangedNs+uint64(inheritance)
 			runs = append(runs, r)
 		}
 		e.entries[name], byID[id], services[id] = s, s, true

@@ -22,6 +22,9 @@ type entry struct {
 	record bpf.EdgeEdgeService
 	states map[endpoint]bpf.EdgeBackendState
 	slots  []bpf.EdgeEdgeSlot
+	// inherited is until when, by monotonic, an earlier process's word on previous
+	// backends counts where the table has none.
+	inherited uint64
 }
 
 // endpoint is what makes a backend the same backend: its cell never changes it.
@@ -97,13 +100,7 @@ func (e *Edge) plan(s *wantedService) (*plan, error) {
 		}
 		p.order = append(p.order, id)
 	}
-	p.slots = make([]bpf.EdgeEdgeSlot, len(s.slots))
-	for i, index := range s.slots {
-		p.slots[i].Current = p.order[index]
-		if s.previous != nil && s.previous[i] != index {
-			p.slots[i].Previous = p.order[s.previous[i]]
-		}
-	}
+	e.planSlots(s, p)
 	p.run = p.entry.run
 	if !p.fresh && e.holds(p.run, p.slots) {
 		return p, nil

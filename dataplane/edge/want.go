@@ -19,6 +19,7 @@ type wanted struct {
 	frontends        map[bpf.EdgeFrontendKey]string
 	nodes            map[netip.Addr]uint32 // where tunnels end: the hop's id
 	left             map[string]error      // services left out
+	nat              bool                  // some service is delivered by NAT
 	// What allow lists hold: as read back, and as wanted.
 	heldAllowed, allowed map[bpf.EdgeEdgeAllowKey]bool
 }
@@ -69,6 +70,9 @@ func (e *Edge) compile(t dataplane.EdgeTable) *wanted {
 			continue
 		}
 		ws, keys, err := w.service(s, e.options.Settle)
+		if err == nil && ws.cell.Deliver == deliverNAT {
+			err = e.loadNAT()
+		}
 		if err == nil && len(w.frontends)+len(keys) > limit {
 			err = fmt.Errorf("the table of frontends is full: it holds %d", limit)
 		}
@@ -78,6 +82,7 @@ func (e *Edge) compile(t dataplane.EdgeTable) *wanted {
 		}
 		w.names[s.Name] = true
 		w.services = append(w.services, ws)
+		w.nat = w.nat || ws.cell.Deliver == deliverNAT
 		for _, key := range keys {
 			w.frontends[key] = s.Name
 		}
@@ -160,7 +165,7 @@ func (w *wanted) addBackends(ws *wantedService, s *dataplane.EdgeService, family
 		}
 		seen[b.Address] = true
 		node := b.Node.Unmap()
-		if !node.IsValid() {
+		if !node.IsValid() || ws.cell.Deliver == deliverNAT {
 			node = b.Address.Addr().Unmap()
 		}
 		cell := bpf.EdgeEdgeBackend{
@@ -175,6 +180,9 @@ func (w *wanted) addBackends(ws *wantedService, s *dataplane.EdgeService, family
 			return fmt.Errorf("backend %s is at %s, and this node has no address of that family", b.Address, node)
 		}
 		if node == source.Unmap() {
+			if ws.cell.Deliver == deliverNAT {
+				return fmt.Errorf("backend %s is at this node's own address, where NAT would send from too", b.Address)
+			}
 			cell.Flags |= flagLocal
 		}
 		ws.backends = append(ws.backends, cell)

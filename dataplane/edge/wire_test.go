@@ -162,43 +162,45 @@ func receive(t *testing.T, fd int, wanted func(raw []byte) bool) []byte {
 
 func TestPacketsCrossTheEdge(t *testing.T) {
 	for _, mode := range []dataplane.AttachMode{dataplane.AttachNative, dataplane.AttachGeneric, dataplane.AttachTCX, dataplane.AttachAuto} {
-		t.Run(string(mode), func(t *testing.T) {
-			w := newWires(t)
-			w.wakeXDP(w.client, "c0")
-			w.wakeXDP(w.node, "b0")
-			o := testOptions(t, newBPFFS(t))
-			o.Hops = hops{hop: w.hop}
-			e := open(t, o)
-			wanted := table(service("web", api.TCP, "198.18.0.1:80", "10.80.0.11:8080"), service("web6", api.UDP, "[fd77::1]:80", "[fd00::11]:8080"))
-			wanted.Interfaces = map[string]dataplane.AttachMode{"e0": mode}
-			w.in(w.edge, func() { set(t, e, wanted) })
-			t.Cleanup(func() { Cleanup(o.PinDir) })
-			here, there := w.socket(w.client, "c0"), w.socket(w.node, "b0")
-			for _, f := range []frame{
-				{src: addr("203.0.113.9:4000"), dst: addr("198.18.0.1:80"), protocol: tcp, flags: syn},
-				{src: addr("203.0.113.9:4000"), dst: addr("198.18.0.1:80"), protocol: tcp, tags: []uint16{7}, payload: []byte("in a VLAN")},
-				{src: addr("203.0.113.9:4000"), dst: addr("198.18.0.1:80"), protocol: tcp, tags: []uint16{7, 8}, payload: []byte("in two")},
-				{src: addr("[2001:db8::9]:4000"), dst: addr("[fd77::1]:80"), protocol: udp, payload: []byte("hello")},
-			} {
-				if _, err := unix.Write(here, f.ethernet()); err != nil {
-					t.Fatalf("send: %v", err)
-				}
-				raw := receive(t, there, func(raw []byte) bool { return [6]byte(raw) == w.hop.Destination })
-				if got := openTunnel(t, raw); !bytes.Equal(got.inner, f.ip()) || got.source != w.hop.Source {
-					t.Errorf("got %+v, want inside % x", got, f.ip())
-				}
-			}
-			refused := frame{src: addr("203.0.113.9:4000"), dst: addr("198.18.0.1:22"), protocol: tcp, flags: syn, tags: []uint16{7}}
-			refused.tags = nil
-			if _, err := unix.Write(here, refused.ethernet()); err != nil {
-				t.Fatalf("send: %v", err)
-			}
-			raw := receive(t, here, func(raw []byte) bool {
-				return [6]byte(raw) == clientMAC && binary.BigEndian.Uint16(raw[12:]) == 0x0800
-			})
-			reset(t, refused, raw[:54])
-		})
+		t.Run(string(mode), func(t *testing.T) { packetsCross(t, mode) })
 	}
+}
+
+func packetsCross(t *testing.T, mode dataplane.AttachMode) {
+	w := newWires(t)
+	w.wakeXDP(w.client, "c0")
+	w.wakeXDP(w.node, "b0")
+	o := testOptions(t, newBPFFS(t))
+	o.Hops = hops{hop: w.hop}
+	e := open(t, o)
+	wanted := table(service("web", api.TCP, "198.18.0.1:80", "10.80.0.11:8080"), service("web6", api.UDP, "[fd77::1]:80", "[fd00::11]:8080"))
+	wanted.Interfaces = map[string]dataplane.AttachMode{"e0": mode}
+	w.in(w.edge, func() { set(t, e, wanted) })
+	t.Cleanup(func() { Cleanup(o.PinDir) })
+	here, there := w.socket(w.client, "c0"), w.socket(w.node, "b0")
+	for _, f := range []frame{
+		{src: addr("203.0.113.9:4000"), dst: addr("198.18.0.1:80"), protocol: tcp, flags: syn},
+		{src: addr("203.0.113.9:4000"), dst: addr("198.18.0.1:80"), protocol: tcp, tags: []uint16{7}, payload: []byte("in a VLAN")},
+		{src: addr("203.0.113.9:4000"), dst: addr("198.18.0.1:80"), protocol: tcp, tags: []uint16{7, 8}, payload: []byte("in two")},
+		{src: addr("[2001:db8::9]:4000"), dst: addr("[fd77::1]:80"), protocol: udp, payload: []byte("hello")},
+	} {
+		if _, err := unix.Write(here, f.ethernet()); err != nil {
+			t.Fatalf("send: %v", err)
+		}
+		raw := receive(t, there, func(raw []byte) bool { return [6]byte(raw) == w.hop.Destination })
+		if got := openTunnel(t, raw); !bytes.Equal(got.inner, f.ip()) || got.source != w.hop.Source {
+			t.Errorf("got %+v, want inside % x", got, f.ip())
+		}
+	}
+	refused := frame{src: addr("203.0.113.9:4000"), dst: addr("198.18.0.1:22"), protocol: tcp, flags: syn, tags: []uint16{7}}
+	refused.tags = nil
+	if _, err := unix.Write(here, refused.ethernet()); err != nil {
+		t.Fatalf("send: %v", err)
+	}
+	raw := receive(t, here, func(raw []byte) bool {
+		return [6]byte(raw) == clientMAC && binary.BigEndian.Uint16(raw[12:]) == 0x0800
+	})
+	reset(t, refused, raw[:54])
 }
 
 func TestTheWayIsTheKernelsWhereNoneIsGiven(t *testing.T) {

@@ -75,9 +75,11 @@ func (c *cells) counters(id uint32) dataplane.BackendCounters {
 	}
 }
 
-// clearCounters forgets what an id's earlier owner has counted.
-func (c *cells) clearCounters(id uint32) {
+// newOwner makes an id another backend's: sockets of the earlier one are not
+// counted here any more, nor is what it has counted.
+func (c *cells) newOwner(id uint32) {
 	cell := &c.backends[id]
+	cell.Generation++
 	atomic.StoreUint32(&cell.Repeats, 0)
 	for _, n := range []*uint64{&cell.Opened, &cell.Closed, &cell.Failures, &cell.Reset} {
 		atomic.StoreUint64(n, 0)

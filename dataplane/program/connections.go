@@ -76,14 +76,18 @@ func readPeers[K comparable](b *Balancer, name string, all map[uint64]*dataplane
 	for {
 		n, err := b.maps[name].BatchLookup(&cursor, keys, values, nil)
 		for _, peer := range values[:n] {
-			if peer.Cookie == 0 || peer.BackendId == 0 {
+			if peer.Cookie == 0 || peer.BackendId == 0 || peer.BackendId >= uint32(len(b.cells.backends)) {
 				continue
+			}
+			cell := &b.cells.backends[peer.BackendId]
+			if cell.Generation != peer.Generation {
+				continue // its backend is gone
 			}
 			c := &dataplane.Connection{
 				Frontend: netip.AddrPortFrom(decodeAddress(peer.Vip), inet.Port(peer.VipPortBe)),
-				Backend:  netip.AddrPortFrom(decodeAddress(peer.Backend), inet.Port(peer.BackendPortBe)),
+				Backend:  netip.AddrPortFrom(decodeAddress(cell.Addr), inet.Port(cell.PortBe)),
 			}
-			if e := names[peer.Service]; e != nil {
+			if e := names[cell.Service]; e != nil {
 				c.Service = e.name
 			}
 			all[peer.Cookie] = c

@@ -109,7 +109,7 @@ func (b *Balancer) wasBalanced(cookie uint64, id uint32) bool {
 			return false
 		}
 	}
-	return peer.Cookie == cookie && peer.BackendId == id
+	return peer.Cookie == cookie && peer.BackendId == id && peer.Generation == b.cells.backends[id].Generation
 }
 
 // diagMessage is a netlink header and a struct inet_diag_req_v2.

@@ -133,7 +133,7 @@ func (b *Balancer) planBackends(p *pass, w *wanted, todo *plan) error {
 		}
 		todo.added = append(todo.added, id)
 		todo.next[i] = held{at: backend.Address, id: id}
-		b.cells.clearCounters(id)
+		b.cells.newOwner(id)
 	}
 	todo.removed = append(todo.removed, before...)
 	return nil

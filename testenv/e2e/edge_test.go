@@ -127,3 +127,31 @@ func TestTheEdgeLeavesALostBackendOut(t *testing.T) {
 		}
 	}
 }
+
+// A check through the tunnel sees what a direct one does not: that the backend's
+// node takes nothing out of tunnels any more.
+func TestAnEdgeNodeChecksTheWholeWay(t *testing.T) {
+	l := edge(t)
+	text, err := os.ReadFile(filepath.Join(l.stateDir, "service.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.write("service.yaml", strings.Replace(string(text), "{http: {path: /healthz}, interval: 100ms", "{tcp: {tunnel: true}, interval: 100ms", 1))
+	for _, host := range []string{"e1", "e2", "a1"} {
+		l.eventually(5*time.Second, func() error { return l.backends(host, api.Up, 2) })
+	}
+	if out, err := run("weir-lab", "kill", "--lab", l.name, "a2", "--agent"); err != nil {
+		t.Fatalf("kill: %v\n%s", err, out)
+	}
+	time.Sleep(time.Second)
+	if err := l.backends("e1", api.Up, 2); err != nil {
+		t.Errorf("with the agent dead: %v", err)
+	}
+	l.must("a2", "--", "weir-agent", "cleanup")
+	for _, host := range []string{"e1", "e2"} {
+		l.eventually(5*time.Second, func() error { return l.backends(host, api.Down, 1) })
+	}
+	if err := l.backends("a1", api.Up, 2); err != nil {
+		t.Errorf("checked directly: %v", err)
+	}
+}
