@@ -53,6 +53,12 @@ func Cleanup(c Config) (removed []string, err error) {
 	} else if n > 0 {
 		removed = append(removed, fmt.Sprintf("%d addresses on lo", n))
 	}
+	if hook := c.VIP.Edge.Hook; hook != "" {
+		if _, err := os.Stat(hook); err == nil {
+			faults = append(faults, os.RemoveAll(hook))
+			removed = append(removed, "the files for routing daemons in "+hook)
+		}
+	}
 	socket := filepath.Join(c.RunDir, "agent.sock")
 	if os.Remove(socket) == nil {
 		removed = append(removed, socket)

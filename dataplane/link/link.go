@@ -1,7 +1,7 @@
-// Package link makes devices, addresses and routes. In this release: the
-// addresses on lo at which the node's own DNS proxy listens. Every address it
-// adds bears one of the marks in package dataplane, so that Set and Cleanup
-// touch no other.
+// Package link knows the node's links: it puts the addresses on lo at which the
+// node's own DNS proxy listens, announces virtual addresses on a segment and
+// answers for them, and finds next hops. Every address it adds bears one of the
+// marks in package dataplane, so that Set and Cleanup touch no other.
 package link
 
 import (
