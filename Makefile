@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 
 # Debian packages, by what needs them.
 RUN_PACKAGES := iproute2 nftables dnsutils curl procps
-TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev qemu-system-x86 busybox-static
+TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev qemu-system-x86 busybox-static iptables ipset
 BENCH_PACKAGES := nftables iptables haproxy
 GENERATE_PACKAGES := clang-19 llvm-19 libbpf-dev
 LINT_PACKAGES := shellcheck git

@@ -26,6 +26,9 @@ import (
 // although nothing changed.
 const repairInterval = 2 * time.Second
 
+// verifyInterval is shorter, so that every such pass does read everything back.
+const verifyInterval = repairInterval / 2
+
 // minPokeDelay keeps time alone from making passes one after the other.
 const minPokeDelay = 10 * time.Millisecond
 

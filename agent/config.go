@@ -77,6 +77,10 @@ type DNSConfig struct {
 	Port    uint16       `json:"port"`
 	Domain  string       `json:"domain"`
 	Aliases []string     `json:"aliases"`
+	// DCOS answers the names of DC/OS too, and DCOSCluster is the label before
+	// dcos.directory that stands for this cluster.
+	DCOS        bool   `json:"dcos"`
+	DCOSCluster string `json:"dcos_cluster"`
 	// Upstreams answer names outside the cluster: an address, or tcp://, tls:// or
 	// https:// with one.
 	Upstreams []dnsproxy.Upstream `json:"upstreams"`

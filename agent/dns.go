@@ -30,7 +30,9 @@ type dnsComponent struct {
 
 	added []netip.Addr // addresses that an earlier pass put on lo
 	names int
-	stop  func() error
+	// notices are what the table has to tell people.
+	notices []string
+	stop    func() error
 }
 
 func (a *Agent) newDNS(vips *vipComponent) (*dnsComponent, error) {
@@ -102,11 +104,19 @@ func (d *dnsComponent) publish(s *api.Snapshot) error {
 	}
 	options := d.agent.config.dnsOptions(d.vips.published(), d.vips.isUp)
 	options.Previous = d.proxy.Table()
+	// Serials go on growing over a restart.
+	options.Serial = uint32(d.agent.started.Unix())
 	table, err := dnsproxy.Compile(s, options)
 	if err != nil {
 		return fmt.Errorf("compile the names: %w", err)
 	}
 	d.proxy.Set(table)
+	if notices := table.Notices(); !slices.Equal(notices, d.notices) {
+		for _, notice := range notices {
+			d.agent.log.Warn("name is not as asked for", "component", "dns", "notice", notice)
+		}
+		d.notices = notices
+	}
 	d.snapshot, d.programmed, d.up, d.names = s, programmed, up, table.Len()
 	return nil
 }
@@ -158,7 +168,7 @@ func (d *dnsComponent) close() error {
 // dnsOptions are the options of the names' compiler. Without published every
 // VIP's name counts as programmed.
 func (c Config) dnsOptions(published func(service string, protocol api.Protocol) bool, up func(api.Service, api.Backend) bool) dnsproxy.Options {
-	o := dnsproxy.Options{Domain: c.DNS.Domain, Aliases: c.DNS.Aliases, Programmed: published, Up: up}
+	o := dnsproxy.Options{Domain: c.DNS.Domain, Aliases: c.DNS.Aliases, Programmed: published, Up: up, DCOS: c.DNS.DCOS, DCOSCluster: c.DNS.DCOSCluster}
 	if len(c.DNS.Listen) > 0 {
 		o.Listen = c.DNS.Listen[0]
 	}

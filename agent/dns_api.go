@@ -44,13 +44,33 @@ func dnsCache(p *dnsproxy.Proxy, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, &httpError{http.StatusBadRequest, err}
 	}
-	all := []api.DNSCacheEntry{}
+	return append([]api.DNSCacheEntry{}, cacheEntries(entries)...), nil
+}
+
+func cacheEntries(entries []dnsproxy.CacheEntry) (all []api.DNSCacheEntry) {
 	for _, e := range entries {
 		all = append(all, api.DNSCacheEntry{
 			Name: e.Name, Type: e.Type, Rcode: e.Rcode, Answer: e.Answer, Upstream: e.Upstream, Age: e.Age, TTL: e.TTL, Hits: e.Hits,
 		})
 	}
-	return all, nil
+	return all
+}
+
+func dnsExplain(p *dnsproxy.Proxy, r *http.Request) (any, error) {
+	x, err := p.Explain(r.FormValue("name"))
+	if err != nil {
+		return nil, &httpError{http.StatusBadRequest, err}
+	}
+	explained := func(records []dnsproxy.ExplainedRecord) (all []api.DNSExplainedRecord) {
+		for _, e := range records {
+			all = append(all, api.DNSExplainedRecord{Record: e.Record, Source: e.Source, Reason: e.Why})
+		}
+		return all
+	}
+	return api.DNSExplanation{
+		Name: x.Name, Status: x.Status, Zone: x.Zone, Entry: x.Entry, Records: explained(x.Records), LeftOut: explained(x.LeftOut),
+		ForwardZone: x.ForwardZone, Upstreams: x.Upstreams, Reason: x.Reason, Cache: cacheEntries(x.Cache),
+	}, nil
 }
 
 func dnsTop(p *dnsproxy.Proxy, r *http.Request) (any, error) {

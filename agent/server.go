@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/weirproject/weir/api"
 	"github.com/weirproject/weir/api/client"
@@ -48,9 +49,14 @@ func (a *Agent) handler() http.Handler {
 	mux.HandleFunc("POST "+client.PathDrain, answer(a.drain))
 	mux.HandleFunc("GET "+client.PathDNSQuery, answer(a.queryDNS))
 	mux.HandleFunc("GET "+client.PathDNSCache, a.withProxy(dnsCache))
+	mux.HandleFunc("GET "+client.PathDNSExplain, a.withProxy(dnsExplain))
 	mux.HandleFunc("GET "+client.PathDNSTop, a.withProxy(dnsTop))
 	mux.HandleFunc("GET "+client.PathDNSUpstreams, a.withProxy(dnsUpstreams))
 	mux.HandleFunc("POST "+client.PathDNSFlush, a.withProxy(dnsFlush))
+	if a.dns.proxy != nil {
+		// What asked Mesos-DNS over HTTP finds the same here.
+		mux.Handle("GET /mesos_dns/", http.StripPrefix("/mesos_dns", a.dns.proxy.MesosDNS()))
+	}
 	mux.HandleFunc("GET "+client.PathZonesExplain, answer(a.explainZones))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -143,11 +149,12 @@ func (a *Agent) explainZones(r *http.Request) (any, error) {
 		return nil, &httpError{http.StatusBadRequest, err}
 	}
 	from, to := r.FormValue("from"), r.FormValue("to")
-	explanation, err := zones.Explain(s.Policy, s.Nodes, a.resolve(s, from), a.resolve(s, to), port)
+	view := zones.Bind(s.Policy, a.zonesState(s), time.Now())
+	x, err := view.Explain(a.resolve(s, from), a.resolve(s, to), port, zones.ExplainOptions{})
 	if err != nil {
 		return nil, &httpError{http.StatusBadRequest, err}
 	}
-	return explanation, nil
+	return x.ZoneExplanation, nil
 }
 
 // resolve keeps addresses as they are; zones.Explain knows nodes and zones.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/weirproject/weir/api"
 	"github.com/weirproject/weir/dnsproxy"
@@ -34,7 +35,7 @@ func buildSnapshot(c Config, d *documents, old *api.Snapshot) (*api.Snapshot, er
 	var faults []error
 	if d.policy != nil {
 		source := d.sources[sourceKey(d.policy)]
-		faults = append(faults, source.Locate(zones.Check(d.policy, s.Nodes)))
+		faults = append(faults, source.Locate(checkPolicy(s)))
 	}
 	skipped := vip.Check(s)
 	for _, skip := range skipped {
@@ -51,6 +52,19 @@ func buildSnapshot(c Config, d *documents, old *api.Snapshot) (*api.Snapshot, er
 		s.Revision++
 	}
 	return s, nil
+}
+
+// checkPolicy runs the policy's tests, and refuses what the agent cannot enforce.
+func checkPolicy(s *api.Snapshot) error {
+	for i, rule := range s.Policy.Egress {
+		if len(rule.Names) > 0 {
+			return &api.FieldError{
+				Field:  fmt.Sprintf("egress[%d].names", i),
+				Reason: "the agent does not tell the packet filter what names its DNS proxy gave out yet; write networks (cidrs) instead",
+			}
+		}
+	}
+	return zones.Bind(s.Policy, zones.StateOf(s), time.Now()).Check()
 }
 
 // locateNames gives the faults that the names' compiler found their places. It

@@ -62,7 +62,7 @@ func (v *vipComponent) pickBalancer() error {
 		cgroup, err := v.agent.cgroup()
 		if err == nil {
 			var b *program.Balancer
-			if b, err = program.New(program.Options{Cgroup: cgroup, Log: log, VerifyEvery: repairInterval}); err == nil {
+			if b, err = program.New(program.Options{Cgroup: cgroup, Log: log, VerifyEvery: verifyInterval}); err == nil {
 				v.balancer, v.why = b, "eBPF works at the cgroup "+cgroup
 				return nil
 			}

@@ -3,6 +3,9 @@ package agent
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/netip"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -14,14 +17,17 @@ import (
 
 // zonesComponent makes the packet filter enforce the policy.
 type zonesComponent struct {
-	filter  *nft.Filter
-	off     bool
-	mode    string
-	ruleset *dataplane.Ruleset
+	agent    *Agent
+	filter   *nft.Filter
+	compiler zones.Compiler
+	off      bool
+	mode     string
+	ruleset  *dataplane.Ruleset
+	next     time.Time // when a rule expires
 }
 
 func (a *Agent) newZones() (*zonesComponent, error) {
-	c := &zonesComponent{off: a.config.Zones.Mode == "off", mode: a.config.Zones.Mode}
+	c := &zonesComponent{agent: a, off: a.config.Zones.Mode == "off", mode: a.config.Zones.Mode}
 	if err := nft.Supported(); err != nil {
 		if c.off {
 			return c, nil
@@ -29,7 +35,7 @@ func (a *Agent) newZones() (*zonesComponent, error) {
 		return nil, fmt.Errorf("zones need nftables (set zones.mode to off to go without): %w", err)
 	}
 	var err error
-	c.filter, err = nft.New(nft.Options{Log: a.log, Mode: nft.Mode(c.mode)})
+	c.filter, err = nft.New(nft.Options{Log: a.log, Mode: nft.Mode(c.mode), VerifyEvery: verifyInterval})
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
 	}
@@ -50,9 +56,15 @@ func (c *zonesComponent) apply(ctx context.Context, s *api.Snapshot) (dataplane.
 	}
 	var ruleset *dataplane.Ruleset
 	if !c.off {
-		var err error
-		if ruleset, err = zones.Compile(s.Policy, s.Nodes, s.Node); err != nil {
+		now := time.Now()
+		result, err := c.compiler.Compile(s.Policy, c.agent.zonesState(s), zones.Options{Self: s.Node, Links: links(), Now: now})
+		if err != nil {
 			return dataplane.Changes{}, fmt.Errorf("compile the policy: %w", err)
+		}
+		ruleset = result.Ruleset
+		if next := result.Next; !next.IsZero() && next != c.next {
+			c.next = next
+			time.AfterFunc(max(next.Sub(now), minPokeDelay), c.agent.poke)
 		}
 	}
 	changes, err := c.filter.Set(ctx, ruleset)
@@ -60,6 +72,38 @@ func (c *zonesComponent) apply(ctx context.Context, s *api.Snapshot) (dataplane.
 		c.ruleset = ruleset
 	}
 	return changes, err
+}
+
+// zonesState is what the policy is about.
+func (a *Agent) zonesState(s *api.Snapshot) zones.State {
+	state := zones.StateOf(s)
+	for _, u := range a.config.DNS.Upstreams {
+		state.Own = append(state.Own, u.Address)
+	}
+	return state
+}
+
+// links are the node's interfaces with their networks; none when they cannot be
+// listed, so that nothing counts as spoofed.
+func links() (all []zones.Link) {
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return nil
+	}
+	for _, i := range interfaces {
+		l := zones.Link{Name: i.Name}
+		addresses, err := i.Addrs()
+		if err != nil || i.Flags&net.FlagLoopback != 0 {
+			continue
+		}
+		for _, a := range addresses {
+			if p, err := netip.ParsePrefix(a.String()); err == nil {
+				l.Prefixes = append(l.Prefixes, p)
+			}
+		}
+		all = append(all, l)
+	}
+	return all
 }
 
 func (c *zonesComponent) followsStates() bool { return false }

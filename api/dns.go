@@ -41,3 +41,31 @@ type DNSUpstream struct {
 type DNSFlushed struct {
 	Entries int `json:"entries"`
 }
+
+// DNSExplanation is where the answers to a name come from.
+type DNSExplanation struct {
+	Name string `json:"name"`
+	// Status is exists, wildcard, missing, or outside for a name that is none of
+	// the cluster's.
+	Status string `json:"status"`
+	Zone   string `json:"zone,omitempty"`
+	// Entry is the name that answers when it is not Name.
+	Entry string `json:"entry,omitempty"`
+	// Records that are answered, and those that are not.
+	Records []DNSExplainedRecord `json:"records,omitempty"`
+	LeftOut []DNSExplainedRecord `json:"left_out,omitempty"`
+	// ForwardZone has the upstreams of a name outside; Reason tells why none is
+	// asked.
+	ForwardZone string          `json:"forward_zone,omitempty"`
+	Upstreams   []string        `json:"upstreams,omitempty"`
+	Reason      string          `json:"reason,omitempty"`
+	Cache       []DNSCacheEntry `json:"cache,omitempty"`
+}
+
+// DNSExplainedRecord is one record at a name.
+type DNSExplainedRecord struct {
+	Record string `json:"record"` // in presentation format
+	Source string `json:"source"` // the service, record, node or task that it comes from
+	// Reason tells why it is not answered.
+	Reason string `json:"reason,omitempty"`
+}

@@ -1,30 +1,54 @@
 package api
 
 import (
-	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 )
 
 // Policy says which zones may reach which: closed by default.
 type Policy struct {
-	// Zones by name: groups of nodes or of outside networks.
+	// Zones by name: groups of nodes, of apps, or of outside networks.
 	Zones map[string]Zone `json:"zones"`
-	// Rules allow flows. Their order has no meaning: a flow that any rule
-	// allows passes.
+	// Lists are named lists of addresses and networks. A rule may name one
+	// wherever it may name a zone, but what is only in a list is in no zone.
+	Lists map[string][]Network `json:"lists,omitempty"`
+	// Rules allow flows. Their order decides only which of two that allow the
+	// same flow counts and logs it: a flow that any rule allows passes.
 	Rules []Rule `json:"rules,omitempty"`
+	// Forward allows nodes to pass flows on into zones that are not routed.
+	Forward []ForwardRule `json:"forward,omitempty"`
+	// Egress allows flows from the fleet to the outside world: to addresses of
+	// no node, app and service. Without any entry all of them are allowed.
+	Egress []EgressRule `json:"egress,omitempty"`
 	// Tests are flows with the verdict that the policy must give; a policy
 	// that fails one is refused.
 	Tests []PolicyTest `json:"tests,omitempty"`
 }
 
-// Zone is a group of nodes or of networks. A zone may have both.
+// Zone is a group of nodes, of apps or of networks, or of several of these.
 type Zone struct {
-	Nodes *NodeSelector  `json:"nodes,omitempty"`
+	// Nodes selects nodes: all their addresses are in the zone.
+	Nodes *NodeSelector `json:"nodes,omitempty"`
+	// Apps selects apps: the addresses of their instances are in the zone.
+	Apps *AppSelector `json:"apps,omitempty"`
+	// Services by name.namespace, or "*.namespace": the addresses of their
+	// backends are in the zone.
+	Services []string `json:"services,omitempty"`
+	// CIDRs are networks that belong to the zone as a whole.
 	CIDRs []netip.Prefix `json:"cidrs,omitempty"`
+	// Lists are named lists whose addresses belong to the zone.
+	Lists []string `json:"lists,omitempty"`
+	// Whitelist names the zones, lists, services and networks that may open
+	// flows to the zone, whatever the rules allow; the zone itself always may.
+	// Empty: no such limit.
+	Whitelist []string `json:"whitelist,omitempty"`
+	// Unrouted zones are not reached through another node: no node passes flows
+	// on into them, but for what Forward allows.
+	Unrouted bool `json:"unrouted,omitempty"`
+	// Interfaces on which the zone's addresses come in, on nodes that have one
+	// of them, such as "eth1" or "bond*": elsewhere they are spoofed and dropped.
+	Interfaces []string `json:"interfaces,omitempty"`
 }
 
 // NodeSelector picks the nodes that match everything it gives.
@@ -43,20 +67,76 @@ func (s NodeSelector) Matches(n Node) bool {
 	if s.Role != "" && s.Role != n.EffectiveRole() || s.Zone != "" && s.Zone != n.Zone {
 		return false
 	}
-	for k, v := range s.Attributes {
-		if n.Attributes[k] != v {
+	return hasAll(n.Attributes, s.Attributes)
+}
+
+// AppSelector picks the apps that match everything it gives.
+type AppSelector struct {
+	// IDs of apps, such as "/shop/web", or "/shop/*" for all below /shop.
+	IDs    []string          `json:"ids,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// Matches tells whether an app with this id and these labels is selected.
+func (s AppSelector) Matches(id string, labels map[string]string) bool {
+	matches := func(pattern string) bool {
+		below, isTree := strings.CutSuffix(pattern, "*")
+		return pattern == id || isTree && strings.HasPrefix(id, below)
+	}
+	return (len(s.IDs) == 0 || slices.ContainsFunc(s.IDs, matches)) && hasAll(labels, s.Labels)
+}
+
+func hasAll(have, want map[string]string) bool {
+	for k, v := range want {
+		if have[k] != v {
 			return false
 		}
 	}
 	return true
 }
 
-// Rule allows the flows from its zones to its zones.
+// Rule allows the flows from its sources to its destinations. Each of these is
+// a zone, a list, a service (name.namespace: the addresses of its backends and
+// its virtual ones), a network, an address, or "any".
 type Rule struct {
-	Name  string      `json:"name"`
-	From  []string    `json:"from"` // zones, or "any"
-	To    []string    `json:"to"`   // zones, or "any"
-	Allow []PortRange `json:"allow"`
+	Name string   `json:"name"`
+	From []string `json:"from"`
+	// To may be left out when Allow has services only.
+	To    []string  `json:"to,omitempty"`
+	Allow []Traffic `json:"allow"`
+	// Except is what the rule does not allow; another one may.
+	Except Except `json:"except,omitzero"`
+	// Log reports the flows that the rule allows.
+	Log bool `json:"log,omitempty"`
+	// Rate is how many new connections a second the rule allows from one source
+	// address; zero means no limit.
+	Rate uint32 `json:"rate,omitempty"`
+	// Expires is when the rule is gone.
+	Expires Time `json:"expires,omitzero"`
+}
+
+// Except takes flows out of a rule: those that match any of what it gives.
+type Except struct {
+	From  []string    `json:"from,omitempty"`
+	To    []string    `json:"to,omitempty"`
+	Ports []PortRange `json:"ports,omitempty"`
+}
+
+// ForwardRule allows nodes to pass flows on, and their destination to take
+// them.
+type ForwardRule struct {
+	Rule
+	// Via names the zones whose nodes may pass them on, or "any".
+	Via []string `json:"via"`
+}
+
+// EgressRule allows flows to the outside world. Its To has no part of the
+// fleet in it: "any" is every address outside.
+type EgressRule struct {
+	Rule
+	// Names are DNS names, or "*.example.com" for all below example.com: their
+	// addresses, as the node's DNS proxy gave them out, while they are valid.
+	Names []string `json:"names,omitempty"`
 }
 
 // AnyZone stands for every address, in a rule's From and To.
@@ -64,10 +144,12 @@ const AnyZone = "any"
 
 // PolicyTest is a flow and the verdict expected for it.
 type PolicyTest struct {
-	From   string    `json:"from"` // address, zone or node
-	To     string    `json:"to"`   // zone, node or address
+	From   string    `json:"from"` // address, zone, node or service
+	To     string    `json:"to"`   // zone, node, service or address
 	Port   PortRange `json:"port"` // one port, such as tcp/22, or icmp
 	Expect Verdict   `json:"expect"`
+	// Via is a zone or node that passes the flow on; empty: nobody does.
+	Via string `json:"via,omitempty"`
 }
 
 // Verdict is what a policy says of a flow.
@@ -82,137 +164,8 @@ const (
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (v *Verdict) UnmarshalText(b []byte) error { return oneOf(v, b, Allow, Deny) }
 
-// PortRange is a protocol with its ports: tcp/80, udp/8000-8100, icmp or any.
-// ICMP covers ICMPv6 too.
-type PortRange struct {
-	Protocol    string // tcp, udp, icmp, or any
-	First, Last uint16 // both zero: every port
-}
-
-// ParsePortRange reads "tcp/80", "tcp/8000-8100", "tcp", "udp/53", "icmp", "any".
-func ParsePortRange(s string) (PortRange, error) {
-	proto, ports, hasPorts := strings.Cut(s, "/")
-	bad := fmt.Errorf(`%q is not one of "tcp/80", "tcp/8000-8100", "udp/53", "tcp", "udp", "icmp", "any"`, s)
-	switch proto {
-	case "tcp", "udp":
-	case "icmp", "any":
-		if hasPorts {
-			return PortRange{}, bad
-		}
-	default:
-		return PortRange{}, bad
-	}
-	r := PortRange{Protocol: proto}
-	if !hasPorts {
-		return r, nil
-	}
-	first, last, isRange := strings.Cut(ports, "-")
-	if !isRange {
-		last = first
-	}
-	a, err1 := strconv.ParseUint(first, 10, 16)
-	b, err2 := strconv.ParseUint(last, 10, 16)
-	if err1 != nil || err2 != nil || a == 0 || b < a {
-		return PortRange{}, bad
-	}
-	r.First, r.Last = uint16(a), uint16(b)
-	return r, nil
-}
-
-func (r PortRange) String() string {
-	switch {
-	case r.First == 0 && r.Last == 0:
-		return r.Protocol
-	case r.First == r.Last:
-		return fmt.Sprintf("%s/%d", r.Protocol, r.First)
-	default:
-		return fmt.Sprintf("%s/%d-%d", r.Protocol, r.First, r.Last)
-	}
-}
-
-// MarshalText implements encoding.TextMarshaler.
-func (r PortRange) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (r *PortRange) UnmarshalText(b []byte) (err error) {
-	*r, err = ParsePortRange(string(b))
-	return err
-}
-
-// builtInRules are names that counters and listings use for themselves.
-var builtInRules = []string{"default-deny", "invalid"}
-
 // Kind implements Object.
 func (Policy) Kind() string { return "policy" }
 
 // Key is the same for every policy: a fleet has one.
 func (Policy) Key() string { return "policy" }
-
-// Validate implements Object. It checks the shape; zones.Check runs the tests.
-func (p Policy) Validate() error {
-	var f faults
-	for _, name := range slices.Sorted(maps.Keys(p.Zones)) {
-		z, field := p.Zones[name], "zones."+name
-		if name == AnyZone {
-			f.add(field, "the name %q is taken: it stands for every address", AnyZone)
-		} else if !isLabel(name) {
-			f.add(field, "%q %s", name, labelRule)
-		}
-		if z.Nodes == nil && len(z.CIDRs) == 0 {
-			f.add(field, "has neither nodes nor cidrs")
-		}
-		if s := z.Nodes; s != nil && len(s.Names) == 0 && s.Role == "" && s.Zone == "" && len(s.Attributes) == 0 {
-			f.add(field+".nodes", "selects nothing: give names, role, zone or attributes")
-		}
-		for i, c := range z.CIDRs {
-			if c.IsValid() && c != c.Masked() {
-				f.add(fmt.Sprintf("%s.cidrs[%d]", field, i), "%s has host bits set; did you mean %s?", c, c.Masked())
-			}
-		}
-	}
-	names := map[string]bool{}
-	for i, r := range p.Rules {
-		field := fmt.Sprintf("rules[%d]", i)
-		if !isLabel(r.Name) {
-			f.add(field+".name", "%q %s", r.Name, labelRule)
-		} else if slices.Contains(builtInRules, r.Name) {
-			f.add(field+".name", "%q is the name of a built-in rule", r.Name)
-		} else if names[r.Name] {
-			f.add(field+".name", "%q is the name of an earlier rule", r.Name)
-		}
-		names[r.Name] = true
-		p.checkZones(&f, field+".from", r.From)
-		p.checkZones(&f, field+".to", r.To)
-		if len(r.Allow) == 0 {
-			f.add(field+".allow", `is empty: give ports such as "tcp/80", or "any"`)
-		}
-	}
-	for i, t := range p.Tests {
-		field := fmt.Sprintf("tests[%d]", i)
-		if t.From == "" {
-			f.add(field+".from", "is missing")
-		}
-		if t.To == "" {
-			f.add(field+".to", "is missing")
-		}
-		if t.Port.Protocol == "" || t.Port.Protocol == "any" || t.Port.First != t.Port.Last || (t.Port.First == 0 && t.Port.Protocol != "icmp") {
-			f.add(field+".port", `%q is not one port: give one such as "tcp/22", or "icmp"`, t.Port)
-		}
-		if t.Expect == "" {
-			f.add(field+".expect", "is missing: give allow or deny")
-		}
-	}
-	return f.err()
-}
-
-func (p Policy) checkZones(f *faults, field string, zones []string) {
-	if len(zones) == 0 {
-		f.add(field, `is empty: give zones, or "any"`)
-	}
-	for i, z := range zones {
-		if _, known := p.Zones[z]; !known && z != AnyZone {
-			f.add(fmt.Sprintf("%s[%d]", field, i), "there is no zone %q; zones are %s", z,
-				strings.Join(append(slices.Sorted(maps.Keys(p.Zones)), AnyZone), ", "))
-		}
-	}
-}

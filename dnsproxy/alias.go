@@ -107,7 +107,7 @@ func (p *Proxy) join(head *dns.Msg, q *query, c *cached) {
 // renamed is the same query for another name.
 func (q *query) renamed(name string) query {
 	n := *q
-	n.nameLen = copy(n.name[:], name)
+	n.apexLen, n.nameLen = 0, copy(n.name[:], name)
 	n.raw = append(append([]byte(nil), q.raw[:headerSize]...), name...)
 	n.raw = binary.BigEndian.AppendUint16(n.raw, q.qtype)
 	n.raw = binary.BigEndian.AppendUint16(n.raw, q.qclass)

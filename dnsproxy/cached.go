@@ -68,7 +68,7 @@ func newCached(q *question, r *response, upstream string, now int64) (*cached, e
 		c.wire = bytes.Clone(r.wire[r.begin:end])
 		c.ttls, c.an, c.ns = r.ttls[:records], uint16(r.an), uint16(records-r.an)
 	}
-	if len(c.wire) > tcpSize-headerSize-maxName-4-optSize {
+	if len(c.wire) > tcpSize-headerSize-maxName-4-2*plainSize {
 		return nil, errors.New("keep the reply: it leaves no room for the question")
 	}
 	c.expires = now + int64(life)
@@ -184,6 +184,14 @@ func aboveAny(owner string, chain map[string]bool) bool {
 // answer writes the kept answer for q, of at most limit bytes, and gives its
 // length. It does not allocate.
 func (c *cached) answer(q *query, out []byte, limit int, now int64, flags uint16) int {
+	switch {
+	case c.stale && c.rcode == dns.RcodeNameError:
+		q.explain(edeStaleDenial)
+	case c.stale:
+		q.explain(edeStale)
+	case c.rcode == dns.RcodeServerFailure && c.upstream == "":
+		q.explain(edeNoUpstream)
+	}
 	r := newReply(q, out, limit)
 	r.flags = flags
 	if c.ad && (q.do || q.flags&flagAD != 0) { // RFC 6840, 5.8

@@ -20,13 +20,13 @@ var update = flag.Bool("update", false, "write the golden files anew")
 func dump(t *testing.T, table *Table) string {
 	p := proxyOf(t, table)
 	var lines []string
-	for _, e := range table.entries {
-		name := readable(string(table.arena[e.name:e.name+uint32(e.nameLen)])) + "."
-		if e.sets == 0 {
+	for at := range table.all() {
+		name := readable(string(at.name())) + "."
+		if at.shown == 0 {
 			lines = append(lines, name+" (empty)")
 		}
-		for i := e.firstSet; i < e.firstSet+e.sets; i++ {
-			m := new(dns.Msg).SetQuestion(name, table.sets[i].rtype)
+		for _, set := range at.shownSets() {
+			m := new(dns.Msg).SetQuestion(name, set.rtype)
 			packet, _ := m.Pack()
 			w := workerOf(p)
 			w.from.tcp = true

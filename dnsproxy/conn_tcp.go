@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,19 +15,21 @@ import (
 type tcpConn struct {
 	worker
 	server  *tcpServer
-	conn    *net.TCPConn
+	conn    net.Conn
 	pending sync.WaitGroup
+	peer    netip.AddrPort
 	slots   chan struct{} // one per pending question
 	heard   atomic.Int64  // when a whole query last came, on the proxy's clock
 
 	writing sync.Mutex // one writer at a time; held over a write of at most writeTimeout
 }
 
-func newTCPConn(t *tcpServer, conn *net.TCPConn) *tcpConn {
-	peer := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+func newTCPConn(t *tcpServer, conn net.Conn) *tcpConn {
+	peer := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
+	local := conn.LocalAddr().(*net.TCPAddr).AddrPort()
 	c := &tcpConn{
-		worker: worker{proxy: t.proxy, from: client{tcp: true, peer: peer}, stats: t.stats},
-		server: t, conn: conn, slots: make(chan struct{}, maxPending),
+		worker: worker{proxy: t.proxy, from: client{tcp: true, peer: peer.Addr().Unmap()}, stats: t.stats, local: local},
+		server: t, conn: conn, peer: peer, slots: make(chan struct{}, maxPending),
 	}
 	c.heard.Store(t.proxy.now())
 	return c
@@ -38,7 +41,7 @@ func (c *tcpConn) run() {
 	buffer := make([]byte, 2+queryRoom) // a longer query is none
 	var out []byte
 	filled := 0
-	c.conn.SetReadDeadline(time.Now().Add(c.server.patience()))
+	c.conn.SetDeadline(time.Now().Add(c.server.patience())) // a TLS handshake writes too
 	for {
 		n, err := c.conn.Read(buffer[filled:])
 		filled += n
@@ -59,7 +62,15 @@ func (c *tcpConn) run() {
 
 // frames answers every whole query in data and gives the bytes that they took.
 func (c *tcpConn) frames(data, out []byte) (answers []byte, used int, ok bool) {
-	now, answer := c.proxy.now(), c.server.buffers.Get().(*[tcpSize]byte)
+	now, answer, local := c.proxy.now(), c.server.buffers.Get().(*[tcpSize]byte), 0
+	defer func() {
+		if local > 0 {
+			took := time.Duration(c.proxy.now() - now)
+			c.stats.mu.Lock()
+			c.stats.tally.local.observe(took, local)
+			c.stats.mu.Unlock()
+		}
+	}()
 	defer c.server.buffers.Put(answer)
 	for len(data)-used >= 2 {
 		size := int(binary.BigEndian.Uint16(data[used:]))
@@ -70,8 +81,12 @@ func (c *tcpConn) frames(data, out []byte) (answers []byte, used int, ok bool) {
 			break
 		}
 		n, miss := c.serve(data[used+2:used+2+size], answer[:], now)
+		if tap := c.proxy.tap; tap != nil {
+			tap.stream(c, data[used+2:used+2+size], answer[:n])
+		}
 		used += 2 + size
 		if n > 0 {
+			local++
 			out = append(binary.BigEndian.AppendUint16(out, uint16(n)), answer[:n]...)
 		}
 		if len(out) > tcpSize || miss && len(out) > 0 {
@@ -99,6 +114,9 @@ func (c *tcpConn) wait() {
 	c.slots <- struct{}{}
 	c.pending.Add(1)
 	c.submit(func(answer []byte) {
+		if tap := c.proxy.tap; tap != nil {
+			tap.put(c.server.tapProto(), c.peer, c.local, tapResponse, answer)
+		}
 		// Whoever brings the answer must not wait for this client to read.
 		go func() {
 			defer c.pending.Done()

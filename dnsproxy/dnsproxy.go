@@ -13,7 +13,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"runtime/debug"
 	"sync"
@@ -34,6 +33,8 @@ type Proxy struct {
 	metrics            *metrics
 	limit              *rateLimit // nil: none
 	popular            popular
+	replyOptions       [4][]byte            // by what a client wants
+	tap                *tap                 // nil: none
 	answers, questions outboxes             // on their way to clients, and to upstreams
 	clock              func() time.Duration // since the start; nobody sets it back
 	// isRunning: what is sent to our sockets is read.
@@ -41,7 +42,7 @@ type Proxy struct {
 
 	mu      sync.Mutex // guards what follows
 	sockets []*udpSocket
-	doors   []*net.TCPListener
+	doors   []door
 }
 
 // New makes a proxy that listens nowhere yet. Until the first Set it answers
@@ -55,6 +56,10 @@ func New(o ServerOptions) (*Proxy, error) {
 	started := time.Now()
 	p.clock = func() time.Duration { return time.Since(started) }
 	p.limit = newRateLimit(o.ResponseRate)
+	p.replyOptions = optionsFor(o.NSID)
+	if o.Dnstap != "" {
+		p.tap = newTap(o.Dnstap, o.NSID, o.Log)
+	}
 	whole := attempts * o.UpstreamTimeout
 	p.forward = &forwarder{
 		listen: o.Listen, attempt: o.UpstreamTimeout, linger: whole, roots: o.RootCAs, clock: p.now, guard: p.guard, answers: &p.answers, questions: &p.questions, log: o.Log,
@@ -140,7 +145,10 @@ func (p *Proxy) Run(ctx context.Context) error {
 		g.Go(s.run)
 	}
 	for _, d := range doors {
-		g.Go(func() error { return newTCPServer(p).run(ctx, d) })
+		g.Go(func() error { return newTCPServer(p, d.proto).run(ctx, d) })
+	}
+	if p.tap != nil {
+		g.Go(func() error { return p.tap.run(ctx) })
 	}
 	g.Go(func() error {
 		<-ctx.Done()

@@ -93,6 +93,11 @@ func compile(t testing.TB, s *api.Snapshot, o Options) *Table {
 	return table
 }
 
+// anywhere is a server's options to listen at a port that is free.
+func anywhere() ServerOptions {
+	return ServerOptions{Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}}
+}
+
 // proxyOf makes a proxy that need not run.
 func proxyOf(t testing.TB, table *Table, upstreams ...netip.AddrPort) *Proxy {
 	t.Helper()
@@ -241,7 +246,7 @@ func newUpstream(t testing.TB, handle func(w dns.ResponseWriter, r *dns.Msg)) *f
 		u.queries.Add(1)
 		handle(w, r)
 	})
-	for _, server := range []*dns.Server{{PacketConn: packets, Handler: handler}, {Listener: door, Handler: handler}} {
+	for _, server := range []*dns.Server{{PacketConn: packets, Handler: handler}, {Listener: door, Handler: handler, MaxTCPQueries: -1}} {
 		started := make(chan struct{})
 		server.NotifyStartedFunc = func() { close(started) }
 		go server.ActivateAndServe()

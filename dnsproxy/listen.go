@@ -2,6 +2,7 @@ package dnsproxy
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/netip"
@@ -29,11 +30,34 @@ func (p *Proxy) Listen() error {
 			return fmt.Errorf("listen at %s: %w", address, err)
 		}
 	}
+	for _, address := range p.options.ListenTLS {
+		door, err := p.knock(address)
+		if err != nil {
+			p.closeAll()
+			return fmt.Errorf("listen with TLS at %s: %w", address, err)
+		}
+		p.addDoor(tls.NewListener(door, p.options.TLS), "tls")
+	}
 	p.forward.setListen(p.addrs())
 	return nil
 }
 
-// Addrs are where the proxy listens, with the ports that were picked.
+// door is where connections come in.
+type door struct {
+	net.Listener
+	proto string
+}
+
+// addDoor wants mu held.
+func (p *Proxy) addDoor(l net.Listener, proto string) { p.doors = append(p.doors, door{l, proto}) }
+
+func (p *Proxy) knock(address netip.AddrPort) (net.Listener, error) {
+	config := net.ListenConfig{Control: control}
+	return config.Listen(context.Background(), "tcp", address.String())
+}
+
+// Addrs are where the proxy listens, with the ports that were picked: all of
+// Listen, then all of ListenTLS.
 func (p *Proxy) Addrs() []netip.AddrPort {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -53,12 +77,12 @@ func (p *Proxy) addrs() []netip.AddrPort {
 // is open, then one UDP socket per CPU that we may use. The kernel spreads
 // clients over them by a hash of their addresses (SO_REUSEPORT).
 func (p *Proxy) open(address netip.AddrPort) error {
-	config := net.ListenConfig{Control: control}
-	door, err := config.Listen(context.Background(), "tcp", address.String())
+	door, err := p.knock(address)
 	if err != nil {
 		return err
 	}
-	p.doors = append(p.doors, door.(*net.TCPListener))
+	p.addDoor(door, "tcp")
+	config := net.ListenConfig{Control: control}
 	address = netip.AddrPortFrom(address.Addr(), door.Addr().(*net.TCPAddr).AddrPort().Port())
 	for range max(2, runtime.GOMAXPROCS(0)) {
 		conn, err := config.ListenPacket(context.Background(), "udp", address.String())

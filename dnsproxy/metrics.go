@@ -4,7 +4,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -23,34 +22,6 @@ const (
 
 var sourceNames = [sourceCount]string{"cluster", "cache", "upstream", "proxy"}
 
-// rcodeSlots are the RCODEs that are counted one by one; others share the last.
-const rcodeSlots = 8
-
-var rcodeNames = [rcodeSlots]string{"noerror", "formerr", "servfail", "nxdomain", "notimp", "refused", "badvers", "other"}
-
-func rcodeSlot(rcode int) int {
-	switch {
-	case rcode <= dns.RcodeRefused:
-		return rcode
-	case rcode == dns.RcodeBadVers:
-		return 6
-	}
-	return 7
-}
-
-// counters of one socket. Each has its own, so that counting moves no cache line
-// between CPUs; a scrape adds them up.
-type counters struct {
-	_       [64]byte
-	proto   string
-	queries [sourceCount][rcodeSlots]atomic.Uint64
-	dropped atomic.Uint64 // packets that get no answer: responses and fragments of a header
-	unsent  atomic.Uint64 // answers that the kernel did not take
-	_       [64]byte
-}
-
-func (c *counters) add(s source, rcode int) { c.queries[s][rcodeSlot(rcode)].Add(1) }
-
 // metrics collects the proxy's counters when it is scraped.
 type metrics struct {
 	proxy                     *Proxy
@@ -60,6 +31,8 @@ type metrics struct {
 	all []*counters
 
 	queries, dropped, unsent, panicked, hits, misses, stale, evictions, entries, bytes, failures, overload, names, revision *prometheus.Desc
+	// zones and duration are about answers, tapped about those that dnstap lost.
+	zones, duration, serial, tapLost *prometheus.Desc
 
 	ahead, coalesced, refused, transferred, limited, inFlight, asked, hedges, forged, unsentUp, roundTrip, loops *prometheus.Desc
 }
@@ -71,6 +44,10 @@ func newMetrics(reg prometheus.Registerer, p *Proxy) (*metrics, error) {
 	m := &metrics{
 		proxy:       p,
 		queries:     desc("queries_total", "Queries answered.", "proto", "rcode", "source"),
+		zones:       desc("zone_queries_total", "Queries answered by zone, \".\" for those outside ours.", "zone", "type", "rcode"),
+		duration:    desc("query_duration_seconds", "Time from a query's arrival to its answer.", "source"),
+		serial:      desc("table_serial", "Serial of the zones' SOA records."),
+		tapLost:     desc("dnstap_lost_total", "Messages that dnstap's receiver did not take in time."),
 		dropped:     desc("dropped_total", "Packets without an answer (no query), and connections over the limit.", "proto"),
 		unsent:      desc("unsent_total", "Answers that the kernel did not take.", "proto"),
 		panicked:    desc("panics_total", "Queries that broke the code that answers them."),
@@ -122,18 +99,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v int) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v))
 	}
-	for _, proto := range []string{"udp", "tcp"} {
-		sum := m.sum(proto)
-		for s := range sourceCount {
-			for r := range rcodeSlots {
-				if n := sum.queries[s][r].Load(); n > 0 || s == sourceCluster && r == 0 {
-					counter(m.queries, n, proto, rcodeNames[r], sourceNames[s])
-				}
-			}
-		}
-		counter(m.dropped, sum.dropped.Load(), proto)
-		counter(m.unsent, sum.unsent.Load(), proto)
-	}
+	m.collectQueries(ch, counter)
 	c := m.proxy.cache
 	counter(m.panicked, m.panics.Load())
 	counter(m.hits, c.hits.Load())
@@ -144,30 +110,84 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(m.entries, entries)
 	gauge(m.bytes, bytes)
 	m.collectForwarding(ch, counter, gauge)
+	if m.proxy.tap != nil {
+		counter(m.tapLost, m.proxy.tap.lost.Load())
+	}
 	if t := m.proxy.Table(); t != nil {
 		gauge(m.names, t.Len())
 		gauge(m.revision, int(t.Revision()))
+		gauge(m.serial, int(t.Serial()))
 	}
 }
 
+// collectQueries gives what concerns answers.
+func (m *metrics) collectQueries(ch chan<- prometheus.Metric, counter func(*prometheus.Desc, uint64, ...string)) {
+	var all tally
+	for _, proto := range []string{"udp", "tcp", "tls"} {
+		sum, dropped, unsent := m.sum(proto)
+		for s := range sourceCount {
+			for r := range rcodeSlots {
+				if n := sum.queries[s][r]; n > 0 || s == sourceCluster && r == 0 && proto != "tls" {
+					counter(m.queries, n, proto, rcodeNames[r], sourceNames[s])
+				}
+			}
+		}
+		counter(m.dropped, dropped, proto)
+		counter(m.unsent, unsent, proto)
+		all.add(&sum)
+	}
+	zones := []string{"."}
+	if t := m.proxy.Table(); t != nil {
+		for _, z := range t.zones {
+			zones = append(zones, readable(z.name))
+		}
+	}
+	for z := range zoneSlots {
+		name := "other"
+		if z < len(zones) && (z < zoneSlots-1 || len(zones) <= zoneSlots) {
+			name = zones[z]
+		}
+		for y := range typeSlots {
+			for r := range rcodeSlots {
+				if n := all.zones[z][y][r]; n > 0 {
+					counter(m.zones, n, name, typeNames[y], rcodeNames[r])
+				}
+			}
+		}
+	}
+	ch <- all.local.metric(m.duration, "local")
+	ch <- all.waited.metric(m.duration, "upstream")
+}
+
+// metric of a histogram, with the cumulative counts that Prometheus wants.
+func (h *histogram) metric(desc *prometheus.Desc, labels ...string) prometheus.Metric {
+	buckets, count := make(map[float64]uint64, len(latencyBounds)), uint64(0)
+	for i, bound := range latencyBounds {
+		count += h.buckets[i]
+		buckets[bound.Seconds()] = count
+	}
+	count += h.buckets[len(latencyBounds)]
+	return prometheus.MustNewConstHistogram(desc, count, h.sum.Seconds(), buckets, labels...)
+}
+
 // sum adds up the counters of a protocol's sockets.
-func (m *metrics) sum(proto string) *counters {
+func (m *metrics) sum(proto string) (total tally, dropped, unsent uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	total := &counters{proto: proto}
 	for _, c := range m.all {
 		if c.proto != proto {
 			continue
 		}
-		for s := range c.queries {
-			for r := range c.queries[s] {
-				total.queries[s][r].Add(c.queries[s][r].Load())
-			}
-		}
-		total.dropped.Add(c.dropped.Load())
-		total.unsent.Add(c.unsent.Load())
+		c.mu.Lock()
+		total.add(&c.tally)
+		c.mu.Unlock()
+		c.late.mu.Lock()
+		total.add(&c.late.tally)
+		c.late.mu.Unlock()
+		dropped += c.dropped.Load()
+		unsent += c.unsent.Load()
 	}
-	return total
+	return total, dropped, unsent
 }
 
 // collectForwarding gives what concerns upstreams, and the clients' bounds.

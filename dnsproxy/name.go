@@ -3,6 +3,7 @@ package dnsproxy
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/weirproject/weir/api"
@@ -28,6 +29,26 @@ func wireName(parts ...string) (string, error) {
 	return b.String(), nil
 }
 
+// wireBelow puts labels joined by dots before a domain that is on the wire.
+func wireBelow(domain string, parts ...string) (string, error) {
+	b := make([]byte, 0, 128)
+	for _, part := range parts {
+		for label := range strings.SplitSeq(strings.Trim(part, "."), ".") {
+			if label == "" || len(label) > maxLabel {
+				return "", fmt.Errorf("name %s: the label %q is not of 1 to %d characters", strings.Join(parts, "."), label, maxLabel)
+			}
+			b = append(b, byte(len(label)))
+			for i := range len(label) {
+				b = append(b, lower(label[i]))
+			}
+		}
+	}
+	if len(b)+len(domain) > maxName {
+		return "", fmt.Errorf("name %s.%s is longer than the %d characters that DNS allows", strings.Join(parts, "."), readable(domain), maxName-2)
+	}
+	return string(append(b, domain...)), nil
+}
+
 // parent cuts the first label off a wire name.
 func parent(name string) string { return name[1+int(name[0]):] }
 
@@ -42,21 +63,24 @@ func readable(name string) string {
 }
 
 // reverseName is the name whose PTR record names the address (RFC 1035, 3.5;
-// RFC 3596, 2.5).
+// RFC 3596, 2.5), on the wire.
 func reverseName(a netip.Addr) string {
-	var b strings.Builder
+	b := make([]byte, 0, 80)
 	raw := a.AsSlice()
 	for i := len(raw) - 1; i >= 0; i-- {
 		if a.Is4() {
-			fmt.Fprintf(&b, "%d.", raw[i])
+			at := len(b)
+			b = strconv.AppendUint(append(b, 0), uint64(raw[i]), 10)
+			b[at] = byte(len(b) - at - 1)
 		} else {
-			fmt.Fprintf(&b, "%x.%x.", raw[i]&0xF, raw[i]>>4)
+			const digits = "0123456789abcdef"
+			b = append(b, 1, digits[raw[i]&0xF], 1, digits[raw[i]>>4])
 		}
 	}
 	if a.Is4() {
-		return b.String() + "in-addr.arpa"
+		return string(append(b, "\x07in-addr\x04arpa\x00"...))
 	}
-	return b.String() + "ip6.arpa"
+	return string(append(b, "\x03ip6\x04arpa\x00"...))
 }
 
 // addressLabel is a label that stands for one address: 10-80-0-11. IPv6 is
@@ -72,7 +96,7 @@ func addressLabel(a netip.Addr) string {
 // and _web._tcp.eu for web.eu.
 func serviceLabels(name string, p api.Protocol) string {
 	first, rest, _ := strings.Cut(name, ".")
-	labels := "_" + first + "._" + string(p)
+	labels := serviceLabel(first) + "._" + string(p)
 	if rest != "" {
 		labels += "." + rest
 	}

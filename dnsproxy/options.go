@@ -1,6 +1,7 @@
 package dnsproxy
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -41,6 +42,20 @@ type ServerOptions struct {
 	// time, MaxClientForwards those of one client address; 4,096 and 1,024 when
 	// zero. Beyond, SERVFAIL is answered at once.
 	MaxForwards, MaxClientForwards int
+	// ListenTLS is where the proxy is asked over TLS (RFC 7858), with TLS as the
+	// server's configuration; usually at port 853.
+	ListenTLS []netip.AddrPort
+	TLS       *tls.Config
+	// NSID names this server to who asks for it (RFC 5001), and in dnstap; at
+	// most 64 bytes. Nobody is told when empty.
+	NSID string
+	// EmptyZones denies the reverse names of private addresses that are not the
+	// cluster's instead of asking an upstream, unless a forward zone other than
+	// "." has them (RFC 6303).
+	EmptyZones bool
+	// Dnstap is where queries and answers are written to in dnstap's format:
+	// unix:PATH for a socket that somebody listens at, or a file's path. Empty: nowhere.
+	Dnstap string
 	// Version is told to who asks for version.bind in the class CHAOS; nobody is
 	// when empty.
 	Version string
@@ -93,6 +108,17 @@ func (o ServerOptions) Validate() error {
 		if !l.Addr().IsValid() || l.Addr().IsUnspecified() {
 			return fmt.Errorf("listen: %s is not the address of a host", l)
 		}
+	}
+	if len(o.ListenTLS) > 0 && (o.TLS == nil || len(o.TLS.Certificates) == 0 && o.TLS.GetCertificate == nil) {
+		return errors.New("listen with TLS: there is no certificate")
+	}
+	for _, l := range o.ListenTLS {
+		if !l.Addr().IsValid() || l.Addr().IsUnspecified() {
+			return fmt.Errorf("listen with TLS: %s is not the address of a host", l)
+		}
+	}
+	if len(o.NSID) > maxNSID {
+		return fmt.Errorf("nsid: %q is longer than %d bytes", o.NSID, maxNSID)
 	}
 	forwarding, err := o.forwarding()
 	if err != nil {

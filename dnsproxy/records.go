@@ -11,31 +11,29 @@ import (
 	"github.com/weirproject/weir/api"
 )
 
-// records adds the declared records: a relative name in every domain, an
+// record claims what a document declares: a relative name in every domain, an
 // absolute one (with a final dot) where it says.
-func (c *compiler) records() {
-	for _, r := range c.snapshot.Records {
-		owner := fmt.Sprintf("record %s (%s)", r.Name, r.Type)
-		if !strings.HasSuffix(r.Name, ".") {
-			for _, d := range c.domains {
-				c.record(owner, r, c.name(owner, r.Name, readable(d)), d)
-			}
-			continue
+func (c *claims) record(r *api.Record) {
+	c.as("record "+r.Name+" ("+string(r.Type)+")", rankRecord)
+	if !strings.HasSuffix(r.Name, ".") {
+		for _, d := range c.domains {
+			c.recordAt(r, c.below(d, r.Name), d)
 		}
-		name := c.name(owner, r.Name)
-		domain := c.domainOf(name)
-		switch {
-		case name == "":
-		case domain == "":
-			c.fail("%s: the name lies in none of the cluster's domains", owner)
-		default:
-			c.record(owner, r, name, domain)
-		}
+		return
+	}
+	name := c.name(r.Name)
+	domain := c.domainOf(name)
+	switch {
+	case name == "":
+	case domain == "":
+		c.fail("%s: the name lies in none of the cluster's domains", c.owner)
+	default:
+		c.recordAt(r, name, domain)
 	}
 }
 
 // domainOf gives the domain that a wire name lies in, or "".
-func (c *compiler) domainOf(name string) string {
+func (c *claims) domainOf(name string) string {
 	for rest := name; rest != "" && rest[0] != 0; rest = parent(rest) {
 		for _, d := range c.domains {
 			if rest == d {
@@ -46,7 +44,7 @@ func (c *compiler) domainOf(name string) string {
 	return ""
 }
 
-func (c *compiler) record(owner string, r api.Record, name, domain string) {
+func (c *claims) recordAt(r *api.Record, name, domain string) {
 	if name == "" {
 		return
 	}
@@ -60,46 +58,57 @@ func (c *compiler) record(owner string, r api.Record, name, domain string) {
 		case api.RecordA, api.RecordAAAA:
 			a, err := netip.ParseAddr(value)
 			if err != nil || addressType(a.Unmap()) != rtype {
-				c.fail("%s: %q is not an address of its type", owner, value)
+				c.fail("%s: %q is not an address of its type", c.owner, value)
 				continue
 			}
-			c.address(owner, name, ttl, a)
+			c.address(name, ttl, a)
 		case api.RecordCNAME:
-			if target := c.target(owner, value, domain); target != "" {
-				c.add(owner, name, rtype, ttl, target, target)
+			if name == domain {
+				c.fail("%s: a CNAME has its name for itself, but %s has records of its own", c.owner, readable(name))
+			} else if target := c.targetOf(value, domain); target != "" {
+				c.add(name, rtype, ttl, target)
 			}
 		case api.RecordSRV:
-			c.serviceRecord(owner, name, ttl, value, domain)
+			c.serviceRecord(name, ttl, value, domain)
 		case api.RecordTXT:
 			data, err := textData(value)
 			if err != nil {
-				c.fail("%s: %w", owner, err)
+				c.fail("%s: %w", c.owner, err)
 				continue
 			}
-			c.add(owner, name, rtype, ttl, data, "")
+			c.add(name, rtype, ttl, data)
 		default:
-			c.fail("%s: records of this type are not served", owner)
+			c.fail("%s: records of this type are not served", c.owner)
 		}
 	}
 }
 
-// target is the name in a record's data: below the domain unless it ends in a
+// targetOf is the name in a record's data: below the domain unless it ends in a
 // dot, as in every zone file.
-func (c *compiler) target(owner, value, domain string) string {
-	if strings.HasSuffix(value, ".") {
-		return c.name(owner, value)
+func (c *claims) targetOf(value, domain string) string {
+	if !strings.HasSuffix(value, ".") {
+		return c.below(domain, value)
 	}
-	return c.name(owner, value, readable(domain))
+	name := c.name(value)
+	for _, r := range c.renames { // what it stands for can be looked up
+		if at := len(name) - len(r.from); at >= 0 && name[at:] == r.from && startsLabel([]byte(name), at) {
+			if at == 0 {
+				return r.to
+			}
+			return c.below(r.to, readable(name[:at]+"\x00"))
+		}
+	}
+	return name
 }
 
-func (c *compiler) serviceRecord(owner, name string, ttl int, value, domain string) {
+func (c *claims) serviceRecord(name string, ttl int, value, domain string) {
 	var priority, weight, port uint16
 	var host string
 	if _, err := fmt.Sscanf(value, "%d %d %d %s", &priority, &weight, &port, &host); err != nil {
-		c.fail("%s: %q is not \"priority weight port target\"", owner, value)
+		c.fail("%s: %q is not \"priority weight port target\"", c.owner, value)
 		return
 	}
-	target := c.target(owner, host, domain)
+	target := c.targetOf(host, domain)
 	if target == "" {
 		return
 	}
@@ -107,7 +116,7 @@ func (c *compiler) serviceRecord(owner, name string, ttl int, value, domain stri
 	for _, n := range []uint16{priority, weight, port} {
 		data = binary.BigEndian.AppendUint16(data, n)
 	}
-	c.add(owner, name, dns.TypeSRV, ttl, string(data)+target, target)
+	c.add(name, dns.TypeSRV, ttl, string(data)+target)
 }
 
 // textData is the data of a TXT record: of strings in quotes, or of plain text

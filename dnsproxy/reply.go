@@ -20,7 +20,7 @@ type reply struct {
 func newReply(q *query, out []byte, limit int) reply {
 	r := reply{out: out, limit: min(limit, len(out))}
 	if q.edns {
-		r.limit -= optSize
+		r.limit -= q.optRoom()
 	}
 	r.n = copy(out, q.raw[:q.questionEnd])
 	return r
@@ -52,16 +52,7 @@ func (r *reply) named(owner, body []byte) bool {
 // 1035, 4.1.1; RFC 4035, 3.2.2).
 func (r *reply) finish(q *query, rcode int) int {
 	if q.edns {
-		opt := r.out[r.n : r.n+optSize]
-		clear(opt)
-		opt[2] = byte(dns.TypeOPT)
-		binary.BigEndian.PutUint16(opt[3:], udpSize)
-		opt[5] = byte(rcode >> 4)
-		if q.do {
-			opt[7] = flagDO >> 8
-		}
-		r.n += optSize
-		r.ar++
+		r.putOPT(q, rcode)
 	}
 	flags := flagQR | r.flags | q.flags&(opcodeMask|flagRD|flagCD) | uint16(rcode&0xF)
 	var questions uint16

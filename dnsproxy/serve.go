@@ -2,7 +2,9 @@ package dnsproxy
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -14,6 +16,7 @@ type worker struct {
 	from  client
 	stats *counters
 	query query
+	local netip.AddrPort
 	// transfer is the table and the zone that the last query wants whole.
 	transfer struct {
 		table *Table
@@ -50,15 +53,24 @@ func (w *worker) serve(pkt, out []byte, now int64) (n int, miss bool) {
 	if q.ahead {
 		w.proxy.fetchAhead(q)
 	}
-	w.stats.add(src, rcode)
+	w.count(src, rcode)
 	return n, false
+}
+
+// count counts an answer. A UDP socket has taken the lock for all of a batch.
+func (w *worker) count(src source, rcode int) {
+	if w.from.tcp {
+		w.stats.mu.Lock()
+		defer w.stats.mu.Unlock()
+	}
+	w.stats.tally.count(&w.query, src, rcode)
 }
 
 // broken answers a packet that made the code panic.
 func (w *worker) broken(pkt, out []byte, cause any) int {
 	w.proxy.notePanic(cause, "packet", pkt[:min(len(pkt), plainSize)])
 	w.query = query{raw: pkt, id: w.query.id, flags: w.query.flags, questionEnd: headerSize}
-	w.stats.add(sourceProxy, dns.RcodeServerFailure)
+	w.count(sourceProxy, dns.RcodeServerFailure)
 	return refuse(&w.query, out, dns.RcodeServerFailure, w.proxy.flags())
 }
 
@@ -74,6 +86,9 @@ func (w *worker) limit() int {
 func (p *Proxy) answer(q *query, from *client, out []byte, limit, rcode int, now int64) (n, code int, src source) {
 	r := p.forward.routes.Load()
 	flags := r.flags
+	if q.wants > 0 {
+		p.answerWith(q, from.tcp)
+	}
 	if rcode != dns.RcodeSuccess {
 		if n, ok := p.tellVersion(q, out, limit); ok {
 			return n, dns.RcodeSuccess, sourceProxy
@@ -82,10 +97,12 @@ func (p *Proxy) answer(q *query, from *client, out []byte, limit, rcode int, now
 	}
 	t := p.table.Load()
 	if t == nil {
+		q.explain(edeNotReady)
 		return refuse(q, out, dns.RcodeServerFailure, flags), dns.RcodeServerFailure, sourceProxy
 	}
 	if r.access != nil && !r.allows(q.name[:q.nameLen], from.addr()) {
 		p.metrics.denied.Add(1)
+		q.explain(edeProhibited)
 		return p.refused(q, from, out, flags, now)
 	}
 	if q.qtype == dns.TypeAXFR || q.qtype == dns.TypeIXFR {
@@ -93,6 +110,7 @@ func (p *Proxy) answer(q *query, from *client, out []byte, limit, rcode int, now
 		if rcode == dns.RcodeSuccess {
 			return int(zone), rcode, sourceTransfer
 		}
+		q.explain(edeProhibited)
 		return refuse(q, out, rcode, flags), rcode, sourceProxy
 	}
 	// A random turn, not a counter: clients ask A and AAAA in pairs, and a
@@ -119,8 +137,14 @@ func (p *Proxy) outside(r *routes, q *query, from *client, out []byte, limit int
 		if n, code, ok := special(q, out, limit, r.flags); ok {
 			return n, code, sourceProxy
 		}
+		if p.options.EmptyZones {
+			if n, code, ok := emptyZone(q, out, limit, r.flags); ok {
+				return n, code, sourceProxy
+			}
+		}
 	}
 	if zone == nil || q.flags&flagRD == 0 { // without RD, it would only spy on the cache
+		q.explain(edeNotAuthoritative)
 		return p.refused(q, from, out, r.flags, now)
 	}
 	if n, code, src, ok := p.paced(q, from, out, r.flags, now); !ok {
@@ -165,11 +189,12 @@ func (p *Proxy) paced(q *query, from *client, out []byte, flags uint16, now int6
 // submit lets the worker's last query, a miss, wait for an upstream. send gets
 // the answer, from another goroutine, and may keep it.
 func (w *worker) submit(send func(answer []byte)) {
-	stats, limit := w.stats, w.limit()
+	stats, limit, asked := w.stats, w.limit(), w.query
+	began := w.proxy.now()
 	var answered atomic.Bool
 	once := func(answer []byte, rcode int, _ string) {
 		if answered.CompareAndSwap(false, true) {
-			stats.add(sourceUpstream, rcode)
+			stats.addLate(&asked, rcode, time.Duration(w.proxy.now()-began))
 			send(answer)
 		}
 	}
@@ -186,9 +211,10 @@ func (w *worker) submit(send func(answer []byte)) {
 // late is the answer to a query that waited; SERVFAIL when c is nil.
 func (p *Proxy) late(q *query, c *cached, limit int) (answer []byte, rcode int) {
 	if c == nil {
+		q.explain(edeOverload)
 		out := make([]byte, plainSize)
 		return out[:refuse(q, out, dns.RcodeServerFailure, p.flags())], dns.RcodeServerFailure
 	}
-	out := make([]byte, min(limit, q.questionEnd+len(c.wire)+2*optSize))
+	out := make([]byte, min(limit, q.questionEnd+len(c.wire)+q.optRoom()+edeSize))
 	return out[:c.answer(q, out, limit, p.now(), p.flags())], int(c.rcode)
 }

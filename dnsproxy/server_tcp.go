@@ -40,19 +40,27 @@ type tcpServer struct {
 	clients map[netip.Addr]int
 }
 
-func newTCPServer(p *Proxy) *tcpServer {
+func newTCPServer(p *Proxy, proto string) *tcpServer {
 	return &tcpServer{
-		proxy: p, stats: p.metrics.newCounters("tcp"), conns: map[*tcpConn]bool{}, clients: map[netip.Addr]int{},
+		proxy: p, stats: p.metrics.newCounters(proto), conns: map[*tcpConn]bool{}, clients: map[netip.Addr]int{},
 		buffers: sync.Pool{New: func() any { return new([tcpSize]byte) }},
 	}
 }
 
+// tapProto is what dnstap calls the protocol.
+func (t *tcpServer) tapProto() uint64 {
+	if t.stats.proto == "tls" {
+		return tapTLS
+	}
+	return tapTCP
+}
+
 // run accepts connections until the door is closed, then ends those there are.
-func (t *tcpServer) run(ctx context.Context, door *net.TCPListener) error {
+func (t *tcpServer) run(ctx context.Context, door net.Listener) error {
 	defer t.wg.Wait()
 	defer t.closeAll()
 	for {
-		conn, err := door.AcceptTCP()
+		conn, err := door.Accept()
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return nil

@@ -3,6 +3,7 @@ package dnsproxy
 import (
 	"context"
 	"encoding/binary"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -284,11 +285,12 @@ func mutate(r *rand.Rand, seeds [][]byte) []byte {
 
 func seeds() [][]byte {
 	var all [][]byte
-	for _, name := range []string{"web.shop.vip.weir.internal.", "_web._tcp.shop.weir.internal.", "alias.mesos.", "x.apps.mesos.", ".", "example.com."} {
+	for _, name := range []string{"web.shop.vip.weir.internal.", "_web._tcp.shop.weir.internal.", "alias.mesos.", "x.apps.mesos.", ".", "example.com.", "web.shop.dclb.thisdcos.global.", "1.1.168.192.in-addr.arpa."} {
 		for _, qtype := range []uint16{dns.TypeA, dns.TypeSRV, dns.TypeANY, dns.TypePTR} {
 			m := new(dns.Msg).SetQuestion(name, qtype)
 			if qtype != dns.TypePTR {
 				m.SetEdns0(700, true)
+				m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_NSID{Code: dns.EDNS0NSID}, &dns.EDNS0_TCP_KEEPALIVE{Code: dns.EDNS0TCPKEEPALIVE}}
 			}
 			packet, _ := m.Pack()
 			all = append(all, packet)
@@ -297,8 +299,18 @@ func seeds() [][]byte {
 	return append(all, []byte{0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0})
 }
 
+var hostile = flag.Int("hostile", 10_000, "hostile packets to send")
+
 func TestHostilePackets(t *testing.T) {
-	p := proxyOf(t, compile(t, large(), options()))
+	o := taskOptions()
+	up := newUpstream(t, answering(dns.RcodeSuccess, "%s 60 IN A 192.0.2.1"))
+	so := anywhere()
+	so.NSID, so.EmptyZones, so.Upstreams, so.Version = "a1", true, []netip.AddrPort{up.at}, "1"
+	p, err := New(so)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Set(compile(t, large(), o))
 	at := running(t, p)
 	conn, err := net.Dial("udp", at.String())
 	if err != nil {
@@ -306,13 +318,22 @@ func TestHostilePackets(t *testing.T) {
 	}
 	defer conn.Close()
 	r, all := rand.New(rand.NewPCG(1, 2)), seeds()
-	for i := range 10_000 {
+	hostileStreams(t, at, r, all)
+	before := heap()
+	defer func() {
+		if after := heap(); after > before+32<<20 {
+			t.Errorf("the heap has grown from %d to %d bytes", before, after)
+		}
+	}()
+	w, out := workerOf(p), make([]byte, udpSize)
+	for i := range *hostile {
 		packet := mutate(r, all)
 		if i%20 == 0 {
 			conn.Write(packet) // through the socket too
 		}
-		wire := raw(p, packet)
-		if len(packet) < headerSize {
+		n, miss := w.serve(packet, out, p.now())
+		wire := out[:n]
+		if len(packet) < headerSize || miss {
 			if len(wire) > 0 {
 				t.Fatalf("%x is answered by %x", packet, wire)
 			}
@@ -332,9 +353,33 @@ func TestHostilePackets(t *testing.T) {
 	}
 }
 
+// hostileStreams sends what is damaged over connections.
+func hostileStreams(t *testing.T, at netip.AddrPort, r *rand.Rand, all [][]byte) {
+	t.Helper()
+	for range 100 {
+		conn, err := net.Dial("tcp", at.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 1 + r.IntN(5) {
+			packet := mutate(r, all)
+			size := len(packet)
+			if r.IntN(4) == 0 {
+				size = r.IntN(70000)
+			}
+			conn.Write(append([]byte{byte(size >> 8), byte(size)}, packet...))
+		}
+		conn.Close()
+	}
+}
+
 func TestPanicCostsOneQuery(t *testing.T) {
 	broken := compile(t, fleet(), options())
-	broken.records = nil
+	for e := range broken.all() {
+		for i := range e.allSets() {
+			e.allSets()[i].shown = 1 << 30
+		}
+	}
 	p := proxyOf(t, broken)
 	packet, _ := new(dns.Msg).SetQuestion("a1.node.mesos.", dns.TypeA).Pack()
 	for range 2 {

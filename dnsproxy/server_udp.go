@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -52,7 +53,7 @@ func newUDPSocket(p *Proxy, conn *net.UDPConn) (*udpSocket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reach the socket: %w", err)
 	}
-	s := &udpSocket{worker: worker{proxy: p, stats: p.metrics.newCounters("udp")}, conn: conn, raw: raw}
+	s := &udpSocket{worker: worker{proxy: p, stats: p.metrics.newCounters("udp"), local: conn.LocalAddr().(*net.UDPAddr).AddrPort()}, conn: conn, raw: raw}
 	s.late = outbox{all: &p.answers, raw: raw, unsent: &s.stats.unsent}
 	for i := range batchSize {
 		s.inVector[i].Base = &s.queries[i][0]
@@ -101,7 +102,15 @@ func (s *udpSocket) receive(fd uintptr) (done bool) {
 			s.failure = fmt.Errorf("receive queries: %w", errno)
 			return true
 		}
-		sendBatch(fd, s.out[:s.serveBatch(int(n))], &s.stats.unsent)
+		began := s.proxy.now()
+		answers := s.serveBatch(int(n), began)
+		sendBatch(fd, s.out[:answers], &s.stats.unsent)
+		if answers > 0 {
+			took := time.Duration(s.proxy.now() - began)
+			s.stats.mu.Lock()
+			s.stats.tally.local.observe(took, answers)
+			s.stats.mu.Unlock()
+		}
 		if n < batchSize {
 			return false // the poller wakes us again if more has come
 		}
@@ -110,14 +119,19 @@ func (s *udpSocket) receive(fd uintptr) (done bool) {
 }
 
 // serveBatch answers the packets read and gives the number of answers.
-func (s *udpSocket) serveBatch(n int) int {
-	now, answers := s.proxy.now(), 0
+func (s *udpSocket) serveBatch(n int, now int64) int {
+	answers, tap := 0, s.proxy.tap
+	s.stats.mu.Lock()
+	defer s.stats.mu.Unlock()
 	s.proxy.questions.hold()
 	defer s.proxy.questions.release()
 	for i := range n {
 		out := s.answers[answers][:]
 		s.from.sender = &s.senders[i]
 		length, miss := s.serve(s.queries[i][:s.in[i].length], out, now)
+		if tap != nil {
+			tap.client(&s.worker, s.queries[i][:s.in[i].length], out[:length])
+		}
 		if miss {
 			s.submitFrom(i)
 			continue
@@ -159,7 +173,13 @@ func sendBatch(fd uintptr, messages []message, unsent *atomic.Uint64) {
 // submitFrom lets packet i of the batch wait for an upstream.
 func (s *udpSocket) submitFrom(i int) {
 	sender, size := s.senders[i], s.in[i].header.Namelen
-	s.submit(func(answer []byte) { s.late.put(letter{answer, sender, size}) })
+	tap, at := s.proxy.tap, address(&sender)
+	s.submit(func(answer []byte) {
+		if tap != nil {
+			tap.put(tapUDP, at, s.local, tapResponse, answer)
+		}
+		s.late.put(letter{answer, sender, size})
+	})
 }
 
 // address reads what the kernel wrote about a packet's sender.

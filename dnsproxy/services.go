@@ -1,103 +1,167 @@
 package dnsproxy
 
-import "github.com/weirproject/weir/api"
+import (
+	"net/netip"
 
-// vips adds the names of virtual IPs: <vip>.<namespace>.vip with the address,
+	"github.com/weirproject/weir/api"
+)
+
+// serviceState is a service with what its names follow from beside it.
+type serviceState struct {
+	doc       *api.Service
+	published bool
+	// down has a byte per backend, 1 for one that fails its checks; "" when none does.
+	down string
+}
+
+// serviceKey is what a service is known by.
+type serviceKey struct {
+	name, namespace string
+	protocol        api.Protocol
+}
+
+func keyOfService(s *api.Service) serviceKey {
+	return serviceKey{s.Name, s.EffectiveNamespace(), s.EffectiveProtocol()}
+}
+
+// serviceClaims are the names of a service's virtual IPs and backends.
+func (c *claims) serviceClaims(s serviceState) {
+	for _, d := range c.domains {
+		c.vips(s, d, "vip", true)
+		c.backends(s, d)
+	}
+	if c.options.DCOS {
+		c.vips(s, dcosDirectory, "l4lb", false)
+	}
+}
+
+// vips claims the names of virtual IPs: <vip>.<namespace>.vip with the address,
 // and _<vip>._<tcp or udp>.<namespace>.vip with the port. The service's own name
 // stands for its VIPs there too, where no VIP has it.
-func (c *compiler) vips(domain string) {
-	below := func(labels, namespace, owner string) string {
-		return c.name(owner, labels, namespace, "vip", readable(domain))
-	}
-	for _, s := range c.snapshot.Services {
-		if !c.isPublished(s) {
+func (c *claims) vips(state serviceState, domain, zone string, withPorts bool) {
+	s := state.doc
+	ns, proto, isNamed := s.EffectiveNamespace(), s.EffectiveProtocol(), c.named[s.Key()] > 0
+	mark := len(c.list)
+	for _, v := range s.VIPs {
+		label := v.Name
+		if label == "" {
+			if label = s.Name; isNamed {
+				continue // the name stands for an address of its own
+			}
+		}
+		c.as("vip "+label+"."+ns, rankVIP)
+		name := c.below(domain, label, ns, zone)
+		if name == "" {
 			continue
 		}
-		ns, proto := s.EffectiveNamespace(), s.EffectiveProtocol()
-		for _, v := range s.VIPs {
-			label := v.Name
-			if label == "" {
-				if label = s.Name; c.named[s.Key()] {
-					continue // the name stands for an address of its own
-				}
-			}
-			owner := "vip " + label + "." + ns
-			name := below(label, ns, owner)
-			srv := below(serviceLabels(label, proto), ns, owner)
-			own := below(serviceLabels(s.Name, proto), ns, owner)
-			if name == "" || srv == "" || own == "" {
-				continue
-			}
-			c.node(name) // exists, with or without an address in either family
-			for _, a := range c.snapshot.Addresses(s, v) {
-				c.address(owner, name, DefaultTTL, a)
-			}
-			c.service(owner, srv, 0, v.Port, name)
-			if own != srv && !c.named[s.Key()] {
-				c.service("vip "+s.Key(), own, 0, v.Port, name)
-			}
+		c.exists(name) // with or without an address in either family
+		for _, a := range c.addressesOf(s, v) {
+			c.address(name, DefaultTTL, a)
+		}
+		if !withPorts {
+			continue
+		}
+		srv := c.below(domain, serviceLabels(label, proto), ns, zone)
+		own := c.below(domain, serviceLabels(s.Name, proto), ns, zone)
+		if srv == "" || own == "" {
+			continue
+		}
+		c.service(srv, 0, 0, v.Port, name)
+		if own != srv && !isNamed {
+			c.as("vip "+s.Key(), rankVIP)
+			c.service(own, 0, 0, v.Port, name)
 		}
 	}
-}
-
-// isPublished tells whether the names of a service's VIPs may be answered, and
-// notes it for the next table.
-func (c *compiler) isPublished(s api.Service) bool {
-	key, proto := s.Key(), s.EffectiveProtocol()
-	id := key + "/" + string(proto)
-	ok := c.published[id] || c.options.Programmed == nil || c.options.Programmed(key, proto) ||
-		c.options.Previous != nil && c.options.Previous.published[id]
-	if ok {
-		c.published[id] = true
+	if !state.published {
+		c.leave(mark, "the kernel does not serve the virtual address yet")
 	}
-	return ok
 }
 
-// namedVIPs are the names of VIPs, with their namespaces.
-func namedVIPs(s *api.Snapshot) map[string]bool {
-	named := map[string]bool{}
-	for _, service := range s.Services {
-		for _, v := range service.VIPs {
-			if v.Name != "" {
-				named[v.Name+"."+service.EffectiveNamespace()] = true
-			}
-		}
-	}
-	return named
+// addressesOf a VIP, by the allotments that the names are made with.
+func (c *claims) addressesOf(s *api.Service, v api.VIP) []netip.Addr {
+	return (&api.Snapshot{VIPs: c.allotted}).Addresses(*s, v)
 }
 
-// services adds the names of backends, for clients that balance by themselves:
+// backends claims names for clients that balance by themselves:
 // <service>.<namespace> with the addresses of those that are up, SRV records
 // with their ports, and a name for each address, as the SRV records' target.
-func (c *compiler) services(domain string) {
-	for _, s := range c.snapshot.Services {
-		owner := "service " + s.Key()
-		name := c.name(owner, s.Key(), readable(domain))
-		srv := c.name(owner, serviceLabels(s.Name, s.EffectiveProtocol()), s.EffectiveNamespace(), readable(domain))
-		if name == "" || srv == "" {
+func (c *claims) backends(state serviceState, domain string) {
+	s := state.doc
+	c.as("service "+s.Key(), rankService)
+	name := c.below(domain, s.Key())
+	srv := c.below(domain, serviceLabels(s.Name, s.EffectiveProtocol()), s.EffectiveNamespace())
+	if name == "" || srv == "" {
+		return
+	}
+	c.exists(name) // both stay while no backend is up
+	c.exists(srv)
+	for i := range s.Backends {
+		b := &s.Backends[i]
+		why := state.whyNot(i)
+		if why != "" && c.left == nil {
 			continue
 		}
-		c.node(name) // both stay while no backend is up
-		c.node(srv)
-		for _, b := range s.Backends {
-			if !c.isUp(s, b) {
-				continue
-			}
-			a := b.Address.Addr().Unmap()
-			target := c.name(owner, addressLabel(a), s.Key(), readable(domain))
-			if target == "" {
-				continue
-			}
-			c.address(owner, name, DefaultTTL, a)
-			c.address(owner, target, DefaultTTL, a)
-			c.service(owner, srv, b.EffectiveWeight(), b.Address.Port(), target)
+		mark := len(c.list)
+		a := b.Address.Addr().Unmap()
+		target := c.below(domain, addressLabel(a), s.Key())
+		if target == "" {
+			continue
+		}
+		c.address(name, DefaultTTL, a)
+		c.address(target, DefaultTTL, a)
+		c.service(srv, 0, b.EffectiveWeight(), b.Address.Port(), target)
+		if why != "" {
+			c.leave(mark, why)
 		}
 	}
 }
 
-func (c *compiler) isUp(s api.Service, b api.Backend) bool {
-	if b.State != "" && b.State != api.Up || b.EffectiveWeight() == 0 {
-		return false
+// whyNot tells why a backend is not answered; "" when it is.
+func (s serviceState) whyNot(i int) string {
+	b := &s.doc.Backends[i]
+	switch {
+	case b.State != "" && b.State != api.Up:
+		return "the backend is declared " + string(b.State)
+	case b.EffectiveWeight() == 0:
+		return "the backend's weight is 0"
+	case s.down != "" && s.down[i] == 1:
+		return "the backend is not healthy"
 	}
-	return c.options.Up == nil || c.options.Up(s, b)
+	return ""
+}
+
+// stateOf reads what a service's names follow from. A VIP's name that was
+// published stays, as long as its service does.
+func (n *names) stateOf(s *api.Service) serviceState {
+	key, proto := s.Key(), s.EffectiveProtocol()
+	state := serviceState{doc: s, published: n.services[keyOfService(s)].published || n.options.Programmed == nil}
+	if !state.published {
+		state.published = n.options.Programmed(key, proto)
+	}
+	if n.options.Up == nil {
+		return state
+	}
+	var down []byte
+	for i, b := range s.Backends {
+		if b.State != "" && b.State != api.Up || b.EffectiveWeight() == 0 || n.options.Up(*s, b) {
+			continue
+		}
+		if down == nil {
+			down = make([]byte, len(s.Backends))
+		}
+		down[i] = 1
+	}
+	state.down = string(down)
+	return state
+}
+
+// namedVIPs are the names of a service's VIPs, with the namespace.
+func namedVIPs(s *api.Service) []string {
+	var all []string
+	for _, v := range s.VIPs {
+		if v.Name != "" {
+			all = append(all, v.Name+"."+s.EffectiveNamespace())
+		}
+	}
+	return all
 }

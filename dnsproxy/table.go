@@ -1,67 +1,39 @@
 package dnsproxy
 
 import (
-	"bytes"
 	"hash/maphash"
+	"iter"
+	"math/bits"
 )
 
 // Table holds the cluster's names with their answers as they go on the wire.
-// It never changes once made; the proxy swaps whole tables. Everything lies in
-// a few slices without pointers, so that the garbage collector has nothing to
-// scan however many names there are.
+// It never changes once made; the proxy swaps whole tables. A changed table
+// shares with the one before all shards that have none of the changed names.
 type Table struct {
 	seed maphash.Seed
-	// slots is a hash table with open addressing: the hash's upper half and
-	// the entry's index plus one; zero is free. Its length is a power of two.
-	slots   []uint64
-	entries []entry
-	sets    []recordSet
-	records []record
-	zones   []zone
-	arena   []byte // names and record bodies
+	// groups have the shards, a power of two, by the upper bits of a name's hash.
+	groups []*group
+	shards uint32
+	shift  uint8
+	zones  []zone
+	// renames are suffixes that stand for others.
+	renames []rename
 
-	revision  uint64
-	published map[string]bool // services whose VIP names are in it, by service and protocol
-}
-
-// entry is a name: one with records, or an empty one between them (RFC 8020's
-// empty non-terminal, which exists and has no data).
-type entry struct {
-	name     uint32 // offset in the arena
-	nameLen  uint8
-	outcome  outcome // of following the CNAME
-	zone     uint32
-	wildcard uint32 // index+1 of the entry of "*" below it
-	firstSet uint32
-	sets     uint32
-	target   uint32 // entry or zone that the CNAME leads to, by outcome
-}
-
-// recordSet is the records of one type at one name.
-type recordSet struct {
-	rtype uint16
-	count uint16
-	first uint32
-}
-
-// record is one record: type, class, TTL, length and data, in the arena.
-type record struct {
-	body    uint32
-	bodyLen uint16
-	// target is the offset of the target's name within the body, and extra the
-	// bodies of the target's address records, for the additional section.
-	target   uint16
-	extra    uint32
-	extraLen uint16
+	names    int // that have records
+	entries  int
+	serial   uint32
+	revision uint64
+	source   *names // what it was made of, and the next one will be
 }
 
 // zone is a name that we are authoritative for, with all below it.
 type zone struct {
-	name    uint32
-	nameLen uint8
-	soa     uint32 // body of its SOA record
-	soaLen  uint16
+	name string // on the wire
+	soa  []byte // body of its SOA record
 }
+
+// rename lets names below one suffix be answered as those below another.
+type rename struct{ from, to string }
 
 // outcome says where a name leads.
 type outcome uint8
@@ -73,65 +45,105 @@ const (
 )
 
 // Len is the number of names that have records.
-func (t *Table) Len() int {
-	n := 0
-	for i := range t.entries {
-		if t.entries[i].sets > 0 {
-			n++
-		}
-	}
-	return n
-}
+func (t *Table) Len() int { return t.names }
 
 // Revision of the snapshot that the table was made of.
 func (t *Table) Revision() uint64 { return t.revision }
 
+// Serial of the zones' SOA records. It grows with every change of what is
+// answered, by whatever caused.
+func (t *Table) Serial() uint32 { return t.serial }
+
 // locate finds the entry that answers for a name, which is in lower case on the
-// wire: its own, or the wildcard's at its closest encloser (RFC 4592). For a
-// missing name the index is that of its zone.
-func (t *Table) locate(name []byte) (outcome, uint32) {
-	if i, ok := t.find(name); ok {
-		return found, i
+// wire: its own, or the wildcard's at its closest encloser (RFC 4592). For one
+// that is missing it gives the one above it that exists.
+func (t *Table) locate(name []byte) (outcome, *entry) {
+	if e := t.find(name); e != nil {
+		return found, e
 	}
 	for name[0] != 0 {
 		name = name[1+name[0]:]
-		i, ok := t.find(name)
-		if !ok {
+		e := t.find(name)
+		if e == nil {
 			continue
 		}
-		if w := t.entries[i].wildcard; w != 0 {
-			return found, w - 1
+		if !e.wildcard {
+			return missing, e
 		}
-		return missing, t.entries[i].zone
+		var star [maxName + 1]byte
+		star[0], star[1] = 1, '*'
+		if w := t.find(star[:2+copy(star[2:], name)]); w != nil {
+			return found, w
+		}
+		return missing, e
 	}
-	return outside, 0
+	return outside, nil
 }
 
-func (t *Table) find(name []byte) (uint32, bool) {
+func (t *Table) find(name []byte) *entry {
 	hash := maphash.Bytes(t.seed, name)
-	mask := uint64(len(t.slots) - 1)
-	for i := hash & mask; ; i = (i + 1) & mask {
-		slot := t.slots[i]
-		if slot == 0 {
-			return 0, false
+	return t.shard(uint32(hash>>t.shift)).find(name, hash)
+}
+
+// group is what is copied of the list of shards when one of them changes.
+type group [groupSize]shard
+
+const groupSize = 64
+
+func (t *Table) shard(i uint32) *shard { return &t.groups[i/groupSize][i%groupSize] }
+
+// setShards makes room for shards that are all to be set.
+func (t *Table) setShards(n uint32) {
+	t.shards, t.shift = n, uint8(64-bits.Len32(n-1))
+	t.groups = make([]*group, (n+groupSize-1)/groupSize)
+	for i := range t.groups {
+		t.groups[i] = new(group)
+	}
+}
+
+// all gives every entry.
+func (t *Table) all() iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		for i := range t.shards {
+			for e := range t.shard(i).all() {
+				if !yield(e) {
+					return
+				}
+			}
 		}
-		if uint32(slot>>32) != uint32(hash>>32) {
+	}
+}
+
+// mayRename tells whether a name that was not found may stand for another one:
+// not when it lies in one of the cluster's domains.
+func (t *Table) mayRename(what outcome, at *entry) bool {
+	return len(t.renames) > 0 && (what == outside || int(at.zone) >= len(t.source.domains))
+}
+
+// renamed puts another suffix to a query's name that ends in one of renames.
+func (t *Table) renamed(q *query) bool {
+	for i := range t.renames {
+		r := &t.renames[i]
+		at := q.nameLen - len(r.from)
+		if at < 0 || string(q.name[at:q.nameLen]) != r.from || !startsLabel(q.name[:], at) {
 			continue
 		}
-		e := &t.entries[uint32(slot)-1]
-		if int(e.nameLen) == len(name) && bytes.Equal(t.arena[e.name:e.name+uint32(e.nameLen)], name) {
-			return uint32(slot) - 1, true
+		if at+len(r.to) > maxName { // too long to exist, but it is not for an upstream either
+			at = copy(q.name[:], "\x01\x00")
 		}
+		copy(q.name[at:], r.to)
+		q.nameLen = at + len(r.to)
+		q.apexLen = len(r.from)
+		return true
 	}
+	return false
 }
 
-func (t *Table) set(e *entry, rtype uint16) *recordSet {
-	for i := e.firstSet; i < e.firstSet+e.sets; i++ {
-		if t.sets[i].rtype == rtype {
-			return &t.sets[i]
-		}
+// startsLabel tells whether a label begins at an offset of a name.
+func startsLabel(name []byte, at int) bool {
+	i := 0
+	for i < at {
+		i += 1 + int(name[i])
 	}
-	return nil
+	return i == at
 }
-
-func (t *Table) body(r *record) []byte { return t.arena[r.body : r.body+uint32(r.bodyLen)] }

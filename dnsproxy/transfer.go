@@ -19,15 +19,12 @@ func (p *Proxy) transferable(t *Table, q *query, from *client) (zone uint32, rco
 	if !from.tcp || !from.valid() || !contains(p.forward.routes.Load().transfer, from.addr()) {
 		return 0, dns.RcodeRefused
 	}
-	i, ok := t.find(q.name[:q.nameLen])
-	if !ok {
-		return 0, dns.RcodeNotAuth
+	for i := range t.zones {
+		if t.zones[i].name == text(q.name[:q.nameLen]) {
+			return uint32(i), dns.RcodeSuccess
+		}
 	}
-	e := &t.entries[i]
-	if z := &t.zones[e.zone]; z.nameLen != e.nameLen || isReverse(string(q.name[:q.nameLen])) {
-		return 0, dns.RcodeNotAuth
-	}
-	return e.zone, dns.RcodeSuccess
+	return 0, dns.RcodeNotAuth
 }
 
 // transfer sends a zone in as many messages as it takes: the SOA, every record,
@@ -35,7 +32,7 @@ func (p *Proxy) transferable(t *Table, q *query, from *client) (zone uint32, rco
 // use by the end, which the serial shows.
 func (t *Table) transfer(q *query, zone uint32, flags uint16, send func(message []byte) error) error {
 	z := &t.zones[zone]
-	apex, soa := t.arena[z.name:z.name+uint32(z.nameLen)], t.arena[z.soa:z.soa+uint32(z.soaLen)]
+	apex := []byte(z.name)
 	out := make([]byte, transferRoom)
 	r := t.beginTransfer(q, out, flags)
 	put := func(owner, body []byte) error {
@@ -43,7 +40,7 @@ func (t *Table) transfer(q *query, zone uint32, flags uint16, send func(message 
 			if err := send(out[:r.finish(q, dns.RcodeSuccess)]); err != nil {
 				return err
 			}
-			if need := q.questionEnd + len(owner) + len(body) + optSize; need > len(out) {
+			if need := q.questionEnd + len(owner) + len(body) + q.optRoom(); need > len(out) {
 				out = make([]byte, need)
 			}
 			r = t.beginTransfer(q, out, flags)
@@ -52,27 +49,40 @@ func (t *Table) transfer(q *query, zone uint32, flags uint16, send func(message 
 		r.an++
 		return nil
 	}
-	if err := put(apex, soa); err != nil {
+	if err := put(apex, z.soa); err != nil {
 		return err
 	}
-	for i := range t.entries {
-		e := &t.entries[i]
-		if e.zone != zone {
-			continue
-		}
-		owner := t.arena[e.name : e.name+uint32(e.nameLen)]
-		for s := e.firstSet; s < e.firstSet+e.sets; s++ {
-			for rec := t.sets[s].first; rec < t.sets[s].first+uint32(t.sets[s].count); rec++ {
-				if err := put(owner, t.body(&t.records[rec])); err != nil {
+	if err := t.each(zone, func(e *entry) error {
+		owner := e.name()
+		for _, set := range e.shownSets() {
+			records := e.shownRecords(&set)
+			for i := range records {
+				if err := put(owner, e.body(&records[i])); err != nil {
 					return err
 				}
 			}
 		}
+		return nil
+	}); err != nil {
+		return err
 	}
-	if err := put(apex, soa); err != nil {
+	if err := put(apex, z.soa); err != nil {
 		return err
 	}
 	return send(out[:r.finish(q, dns.RcodeSuccess)])
+}
+
+// each calls f with the names of a zone, in no order, until it fails.
+func (t *Table) each(zone uint32, f func(*entry) error) error {
+	for e := range t.all() {
+		if uint32(e.zone) != zone || isReverse(text(e.name())) {
+			continue
+		}
+		if err := f(e); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (t *Table) beginTransfer(q *query, out []byte, flags uint16) reply {

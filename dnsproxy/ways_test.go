@@ -257,7 +257,8 @@ func TestPortsAreDrawnAndForgotten(t *testing.T) {
 	}
 	askMany(t, p, 200)
 	before, drawn := seen()
-	if before < maxLinks*3/4 || before > maxLinks || drawn < 195 {
+	if before < maxLinks/2 || // few in a row share one, the more the busier the machine is
+		before > maxLinks || drawn < 195 {
 		t.Errorf("200 questions came from %d ports with %d ids", before, drawn)
 	}
 	l := p.forward.routes.Load().upstreams[0].ways.first.(*links)

@@ -54,6 +54,15 @@ type query struct {
 
 	// ahead is set with an answer from the cache that shall be fetched anew.
 	ahead bool
+	// apexLen is the length of the suffix that was renamed; 0 for none.
+	apexLen int
+	// wants are the options that the client sent; options and ede (a reason's
+	// code, plus one) are those of the answer.
+	wants   uint8
+	options []byte
+	ede     uint16
+	// zone is the table's zone that answered, plus one; 0 for none.
+	zone uint8
 }
 
 // dropped is parse's result for a packet that gets no answer at all.
@@ -68,7 +77,8 @@ func (q *query) parse(pkt []byte) int {
 	}
 	q.raw, q.id, q.flags = pkt, binary.BigEndian.Uint16(pkt), binary.BigEndian.Uint16(pkt[2:])
 	q.questionEnd, q.nameLen, q.edns, q.do, q.version, q.size = headerSize, 0, false, false, 0, 0
-	q.qtype, q.qclass, q.ahead = 0, 0, false
+	q.qtype, q.qclass, q.ahead, q.apexLen, q.zone = 0, 0, false, 0, 0
+	q.wants, q.options, q.ede = 0, nil, 0
 	if q.flags&flagQR != 0 {
 		return dropped // answering a response may start an endless exchange
 	}
@@ -99,37 +109,45 @@ func (q *query) parse(pkt []byte) int {
 // parseQuestion copies the name in lower case. A compression pointer is
 // refused: nothing stands before the question that it could rightly point to.
 func (q *query) parseQuestion() bool {
-	pkt, at, n := q.raw, headerSize, 0
+	pkt, at := q.raw, headerSize
 	for {
 		if at >= len(pkt) {
 			return false
 		}
 		length := int(pkt[at])
-		if length > maxLabel || n+1+length > maxName || at+1+length > len(pkt) {
+		if length > maxLabel {
 			return false
 		}
-		q.name[n] = byte(length)
-		n++
-		at++
+		at += 1 + length
+		if at-headerSize > maxName || at+4 > len(pkt) {
+			return false
+		}
 		if length == 0 {
 			break
 		}
-		for _, c := range pkt[at : at+length] {
-			if c-'A' < 26 {
-				c += 'a' - 'A'
-			}
-			q.name[n] = c
-			n++
-		}
-		at += length
 	}
-	if at+4 > len(pkt) {
-		return false
-	}
-	q.nameLen = n
+	q.nameLen = at - headerSize
+	lowerAll(&q.name, pkt[headerSize:], q.nameLen)
 	q.qtype, q.qclass = binary.BigEndian.Uint16(pkt[at:]), binary.BigEndian.Uint16(pkt[at+2:])
 	q.questionEnd = at + 4
 	return true
+}
+
+// lowerAll copies a name of n bytes from where it begins, with its letters in
+// lower case, eight bytes at a time. The lengths of labels stay: they are below
+// every letter.
+func lowerAll(name *[maxName + 3]byte, from []byte, n int) {
+	const every = 0x0101010101010101
+	i := 0
+	for ; i < n && i+8 <= len(from); i += 8 {
+		w := binary.LittleEndian.Uint64(from[i : i+8])
+		low := w & (0x7F * every)
+		least, beyond := low+(0x80-'A')*every, low+(0x7F-'Z')*every // bit 7: at least A, beyond Z
+		binary.LittleEndian.PutUint64(name[i:i+8], w|^w&(least^beyond)&(0x80*every)>>2)
+	}
+	for ; i < n; i++ {
+		name[i] = lower(from[i])
+	}
 }
 
 // parseAdditional looks for an OPT record among the additional ones, which are
@@ -146,7 +164,7 @@ func (q *query) parseAdditional(count int) bool {
 			return false
 		}
 		if rtype == dns.TypeOPT {
-			if q.edns || pkt[start] != 0 || !optionsFit(pkt[at+10:at+10+length]) {
+			if q.edns || pkt[start] != 0 || !q.readOptions(pkt[at+10:at+10+length]) {
 				return false // a second OPT, one with a name (RFC 6891, 6.1.1), or a torn one
 			}
 			q.edns, q.size, q.version = true, binary.BigEndian.Uint16(pkt[at+2:]), pkt[at+5]
@@ -176,16 +194,6 @@ func skipName(pkt []byte, at int) int {
 		}
 	}
 	return -1
-}
-
-func optionsFit(options []byte) bool {
-	for len(options) > 0 {
-		if len(options) < 4 || 4+int(binary.BigEndian.Uint16(options[2:])) > len(options) {
-			return false
-		}
-		options = options[4+int(binary.BigEndian.Uint16(options[2:])):]
-	}
-	return true
 }
 
 // limit is the size that the answer may have over UDP.

@@ -7,49 +7,56 @@ import (
 	"github.com/weirproject/weir/api"
 )
 
-// Check evaluates the policy's tests against the fleet's nodes. A test whose
-// ends are zones or nodes must hold for every pair of their addresses. The
-// error joins one *api.FieldError per fault, in the policy's order: for a test
-// that fails, that names nobody, or that Compile would refuse. A nil policy
-// has no fault.
-func Check(p *api.Policy, nodes []api.Node) error {
-	if p == nil {
+// Check runs the policy's tests. A test whose ends are zones, nodes or services
+// must hold for every pair of their addresses. The error joins one
+// *api.FieldError per fault, in the policy's order: for names that mean
+// nothing, and for a test that fails or names nobody.
+func (v *View) Check() error {
+	if v.policy == nil {
 		return nil
 	}
-	if err := checkRules(p); err != nil {
+	if err := checkNames(v.policy); err != nil {
 		return err
 	}
 	var faults []error
-	a := newAtlas(p, nodes)
-	for i, test := range p.Tests {
-		if err := a.check(p, test); err != nil {
-			faults = append(faults, &api.FieldError{Field: fmt.Sprintf("tests[%d]", i), Reason: err.Error()})
+	for i, test := range v.policy.Tests {
+		if err := v.test(test); err != nil {
+			faults = append(faults, fault(fmt.Sprintf("tests[%d]", i), "%v", err))
 		}
 	}
 	return errors.Join(faults...)
 }
 
-// check runs one test.
-func (a *atlas) check(p *api.Policy, test api.PolicyTest) error {
-	from, err := a.endpoint(test.From)
+// test runs one test.
+func (v *View) test(test api.PolicyTest) error {
+	from, err := v.endpoint(test.From)
 	if err != nil {
 		return fmt.Errorf("from: %w", err)
 	}
-	to, err := a.endpoint(test.To)
+	to, err := v.endpoint(test.To)
 	if err != nil {
 		return fmt.Errorf("to: %w", err)
 	}
-	flows, err := a.flows(p, from, to, test.Port)
+	relays, err := v.relays(test.Via)
 	if err != nil {
 		return err
 	}
-	for _, f := range flows {
-		if f.verdict == test.Expect {
+	all, err := v.judge(from, to, test.Port, relays)
+	if err != nil {
+		return err
+	}
+	for _, f := range all {
+		if f.Verdict == test.Expect {
 			continue
 		}
 		why := "but no rule allows it"
-		if f.verdict == api.Allow {
-			why = fmt.Sprintf("but rule %q allows it", f.rule)
+		switch {
+		case f.Unjudged:
+			why = "but " + unjudgedReason(f.hook)
+		case f.Verdict == api.Allow:
+			why = fmt.Sprintf("but rule %q allows it", f.Rule)
+		case f.Rule != "":
+			why = "but " + v.denial([]flow{f}, nil, from, to)
 		}
 		return fmt.Errorf("expected %s of %s → %s %s, %s%s", test.Expect, test.From, test.To, test.Port, why, f.example(from, to))
 	}
@@ -60,9 +67,9 @@ func (a *atlas) check(p *api.Policy, test api.PolicyTest) error {
 // do not say it already.
 func (f flow) example(from, to endpoint) string {
 	switch {
-	case from.named:
+	case !from.isAddr:
 		return fmt.Sprintf(" (%s → %s)", f.from, f.to)
-	case to.named:
+	case !to.isAddr:
 		return fmt.Sprintf(" (%s)", f.to)
 	default:
 		return ""

@@ -26,7 +26,7 @@ func TestCheckFindsWhatFails(t *testing.T) {
 		{"office", "private", "tcp/22", "deny", `but rule "inner" allows it (203.0.113.2 → 10.80.0.11)`}, // c1's outside address
 		{"203.0.113.9", "empty", "tcp/22", "deny", `to: the zone "empty" is empty: no node matches it`},
 		{"empty", "private", "tcp/22", "deny", `from: the zone "empty" is empty: no node matches it`},
-		{"nobody", "private", "tcp/22", "deny", `from: "nobody" is no address, zone or node; zones are admin, empty, office, private, public, any`},
+		{"nobody", "private", "tcp/22", "deny", `from: "nobody" is no address, zone, node or service; zones are admin, empty, office, private, public, any`},
 		{"fd80::11", "office", "icmp", "deny", `fd80::11 and office have no address family in common`},
 		{"a1", "private", "icmp", "allow", ""},
 	} {
@@ -56,8 +56,8 @@ func TestExplain(t *testing.T) {
 			ToZones: names("private"), Verdict: api.Deny, Nodes: names("a1", "a2"),
 			Reason: "no rule allows it from outside every zone to private, and what no rule allows is closed"}},
 		{"a1", "8.8.8.8", "udp/53", api.ZoneExplanation{
-			FromZones: names("private"), Verdict: api.Deny,
-			Reason: "no rule allows it from private to outside every zone, and what no rule allows is closed; no node has 8.8.8.8, so the nodes that pass it on judge it"}},
+			FromZones: names("private"), Verdict: api.Allow, Nodes: names("a1"),
+			Reason: "it leaves the fleet, and nothing is said about what may; whoever passes it on may judge it"}},
 		{"9.9.9.9", "8.8.8.8", "udp/53", api.ZoneExplanation{Verdict: api.Deny,
 			Reason: "no rule allows it from outside every zone to outside every zone, and what no rule allows is closed; no node has 8.8.8.8, so the nodes that pass it on judge it, and they leave alone what neither comes from a zone nor goes to one"}},
 		{"office", "private", "tcp/22", api.ZoneExplanation{
@@ -70,7 +70,7 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%s → %s:\n got %+v, %v\nwant %+v", c.from, c.to, got, err, c.want)
 		}
 	}
-	if _, err := Explain(example(), fleet(), "a1", "moon", port("tcp/1")); err == nil || !strings.Contains(err.Error(), `"moon" is no address, zone or node`) {
+	if _, err := Explain(example(), fleet(), "a1", "moon", port("tcp/1")); err == nil || !strings.Contains(err.Error(), `"moon" is no address, zone, node or service`) {
 		t.Errorf("unknown end: got %v", err)
 	}
 	got, err := Explain(nil, fleet(), "a1", "a2", port("tcp/1"))

@@ -2,99 +2,201 @@ package zones
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/weirproject/weir/api"
 )
 
-// Decide says what the policy means for a new flow between two addresses, and
-// which rule allows it: the first of those that do, empty for a denied flow.
-// Without a policy everything is allowed.
-//
-// A port range or a protocol without port is allowed when one rule allows all
-// of it; "any" only by "any". Flows between two address families never match,
-// nor do flows that only an implicit rule of the node lets pass, such as a
-// reply. A flow between two addresses that are in no zone is denied unless a
-// rule is from any to any; nodes enforce that on what is addressed to
-// themselves and leave it alone where they merely pass it on.
-func Decide(p *api.Policy, nodes []api.Node, from, to netip.Addr, port api.PortRange) (api.Verdict, string) {
-	if p == nil {
-		return api.Allow, ""
-	}
-	from, to = plain(from), plain(to)
-	if from.Is4() != to.Is4() {
-		return api.Deny, ""
-	}
-	for _, rule := range p.Rules {
-		if anyContains(p, nodes, rule.From, from) && anyContains(p, nodes, rule.To, to) && covers(rule.Allow, port) {
-			return api.Allow, rule.Name
-		}
-	}
-	return api.Deny, ""
+// Hook is where a node judges a flow.
+type Hook string
+
+// The hooks.
+const (
+	Input   Hook = "input"   // at the node that it is addressed to
+	Forward Hook = "forward" // at a node that passes it on
+	Output  Hook = "output"  // at the node that opens it
+)
+
+// Packet opens a flow.
+type Packet struct {
+	From, To netip.Addr
+	// Port is what it is about. A range of ports, or a protocol as a whole, is
+	// allowed when one rule allows all of it; "any" only by "any".
+	Port api.PortRange
+	// Hook that judges it; empty means Input.
+	Hook Hook
+	// Node that passes it on; for Forward.
+	Node api.Node
 }
 
-// anyContains tells whether one of the zones has the address.
-func anyContains(p *api.Policy, nodes []api.Node, zones []string, a netip.Addr) bool {
-	for _, name := range zones {
-		if name == api.AnyZone || contains(p.Zones[name], nodes, a) {
-			return true
+// Decision is what a policy says of a packet.
+type Decision struct {
+	Verdict api.Verdict
+	// Rule that decides: of the policy, or "weir" (Weir's own traffic between
+	// nodes), "whitelist.<zone>", "unrouted.<zone>"; empty when none does.
+	Rule string
+	// Field is where the rule stands in the policy, such as "rules[3]".
+	Field string
+	// Unjudged is set when the hook leaves such flows alone.
+	Unjudged bool
+	Log      bool
+	Rate     uint32 // new flows a second from one source; 0: no limit
+}
+
+// Decide says what the policy means for a packet, as if no limit of a rate had
+// been reached, and which rule decides: the first of those that allow it.
+// Packets between two address families are denied. It takes for granted that
+// the source comes from where it may (see dataplane.Guard).
+func (v *View) Decide(p Packet) Decision {
+	if v.policy == nil {
+		return Decision{Verdict: api.Allow, Unjudged: true}
+	}
+	p.From, p.To = plain(p.From), plain(p.To)
+	if p.From.Is4() != p.To.Is4() {
+		return Decision{Verdict: api.Deny}
+	}
+	if v.unjudged(p) {
+		return Decision{Verdict: api.Allow, Unjudged: true}
+	}
+	ports := portsOf([]api.PortRange{p.Port})
+	if p.Hook != Output {
+		if v.nodes.contains(p.From) && v.nodes.contains(p.To) && portsOf(OwnPorts()).covers(ports) {
+			return Decision{Verdict: api.Allow, Rule: ownRule}
 		}
+		if zone := v.notWhitelisted(p); zone != "" {
+			return Decision{Verdict: api.Deny, Rule: whitelistPrefix + zone, Field: "zones." + zone + ".whitelist"}
+		}
+	} else if v.own(p, ports) {
+		return Decision{Verdict: api.Allow, Rule: ownRule}
+	}
+	return v.byRules(p, ports)
+}
+
+// unjudged tells whether the hook leaves the packet alone.
+func (v *View) unjudged(p Packet) bool {
+	switch p.Hook {
+	case Forward:
+		return !v.zoned.contains(p.From) && !v.zoned.contains(p.To)
+	case Output:
+		return len(v.policy.Egress) == 0 || v.inside.contains(p.To) || p.To.IsMulticast() || p.To.IsLoopback() || p.To.IsLinkLocalUnicast()
 	}
 	return false
 }
 
-// contains tells whether the zone has the address.
-func contains(z api.Zone, nodes []api.Node, a netip.Addr) bool {
-	for _, c := range z.CIDRs {
-		if c.Contains(a) || c.Addr().Is4In6() && c.Contains(netip.AddrFrom16(a.As16())) {
-			return true
+// notWhitelisted is the first zone that does not let the source in.
+func (v *View) notWhitelisted(p Packet) string {
+	for _, zone := range v.zones {
+		if list, has := v.lists[zone]; has && v.end(zone).contains(p.To) && !list.contains(p.From) {
+			return zone
 		}
 	}
-	if z.Nodes == nil {
-		return false
-	}
-	for _, n := range nodes {
-		if !z.Nodes.Matches(n) {
-			continue
-		}
-		for _, own := range n.Addresses {
-			if plain(own) == a {
-				return true
-			}
-		}
-	}
-	return false
+	return ""
 }
 
-// covers tells whether the allowed ports, taken together, hold all of those
-// asked for.
-func covers(allowed []api.PortRange, asked api.PortRange) bool {
-	first, last := ports(asked)
-	for next := first; ; {
-		reached := false
-		for _, a := range allowed {
-			if a.Protocol == "any" {
-				return true
-			}
-			if a.Protocol != asked.Protocol {
+// own tells whether the packet goes to what the agent itself speaks to.
+func (v *View) own(p Packet, ports portSpace) bool {
+	return slices.ContainsFunc(v.state.Own, func(a netip.AddrPort) bool {
+		n := a.Port()
+		own := portsOf([]api.PortRange{{Protocol: "tcp", First: n, Last: n}, {Protocol: "udp", First: n, Last: n}})
+		return plain(a.Addr()) == p.To && own.covers(ports)
+	})
+}
+
+func (v *View) byRules(p Packet, ports portSpace) Decision {
+	sections := []section{inRules, inForward}
+	switch p.Hook {
+	case Output:
+		sections = []section{inRules, inEgress}
+	case Forward:
+		if d := v.bySection(p, ports, inForward); d.Verdict == api.Allow {
+			return d
+		}
+		if zone := v.unrouted(p); zone != "" {
+			return Decision{Verdict: api.Deny, Rule: unroutedPrefix + zone, Field: "zones." + zone + ".unrouted"}
+		}
+		sections = []section{inRules, inEgress}
+	}
+	return v.bySection(p, ports, sections...)
+}
+
+// bySection looks for a rule of the sections, in their order.
+func (v *View) bySection(p Packet, ports portSpace, sections ...section) Decision {
+	for _, s := range sections {
+		for _, r := range v.rules {
+			if r.section != s || p.Hook == Forward && s == inForward && !v.inZones(p.Node, r.via) || !r.allows(p.From, p.To, ports) {
 				continue
 			}
-			if lo, hi := ports(a); lo <= next && next <= hi {
-				if hi >= last {
-					return true
-				}
-				next, reached = hi+1, true
-			}
-		}
-		if !reached {
-			return false
+			return Decision{Verdict: api.Allow, Rule: r.Name, Field: r.field, Log: r.Log, Rate: r.Rate}
 		}
 	}
+	return Decision{Verdict: api.Deny}
 }
 
-// ports are the bounds of the range; no ports means every one, 0 included.
-func ports(r api.PortRange) (first, last int) {
-	if r.First == 0 && r.Last == 0 {
-		return 0, 65535
+// allows tells whether the rule's terms, taken together, cover the ports.
+func (r boundRule) allows(from, to netip.Addr, ports portSpace) bool {
+	for _, t := range r.terms {
+		if len(ports) > 0 && t.from.contains(from) && t.to.contains(to) {
+			ports = ports.subtract(t.ports)
+		}
 	}
-	return int(r.First), int(r.Last)
+	return len(ports) == 0
+}
+
+// unrouted is the first zone that the packet may not be passed on into: not
+// counted are the node's own apps, which no other hook judges.
+func (v *View) unrouted(p Packet) string {
+	if v.runsOn(p.Node, p.To) {
+		return ""
+	}
+	for _, zone := range v.zones {
+		if v.policy.Zones[zone].Unrouted && v.end(zone).contains(p.To) {
+			return zone
+		}
+	}
+	return ""
+}
+
+// runsOn tells whether an app on the node has the address.
+func (v *View) runsOn(n api.Node, a netip.Addr) bool {
+	for _, s := range v.state.Services {
+		for _, b := range s.Backends {
+			if b.Node == n.Name && n.Name != "" && plain(b.Address.Addr()) == a {
+				return true
+			}
+		}
+	}
+	for _, app := range v.state.Apps {
+		for _, i := range app.Instances {
+			if i.Node == n.Name && n.Name != "" && plain(i.Address) == a {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// inZones tells whether one of the node's addresses is in one of the zones.
+func (v *View) inZones(n api.Node, zones []string) bool {
+	if slices.Contains(zones, api.AnyZone) {
+		return true
+	}
+	for _, a := range n.Addresses {
+		for _, z := range zones {
+			if v.end(z).contains(plain(a)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// zonesOf lists the zones that have the address.
+func (v *View) zonesOf(a netip.Addr) []string {
+	var all []string
+	for _, z := range v.zones {
+		if v.end(z).contains(a) {
+			all = append(all, z)
+		}
+	}
+	return all
 }

@@ -2,7 +2,6 @@ package zones
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -10,139 +9,179 @@ import (
 	"github.com/weirproject/weir/api"
 )
 
-// atlas knows where the verdicts can change: it holds a policy's zones with
-// their members merged, for one set of nodes.
-type atlas struct {
-	nodes []api.Node
-	zones map[string][]netip.Prefix // merged members, by zone
-	names []string                  // of the zones, sorted
-	edges []netip.Addr              // sorted; membership is the same between two of them
-}
-
-func newAtlas(p *api.Policy, nodes []api.Node) *atlas {
-	a := &atlas{nodes: nodes, zones: map[string][]netip.Prefix{}}
-	if p == nil {
-		return a
-	}
-	a.names = slices.Sorted(maps.Keys(p.Zones))
-	for _, name := range a.names {
-		a.zones[name] = merge(members(p.Zones[name], nodes))
-		for _, m := range a.zones[name] {
-			a.edges = append(a.edges, m.Addr())
-			if next := last(m).Next(); next.IsValid() {
-				a.edges = append(a.edges, next)
-			}
-		}
-	}
-	slices.SortFunc(a.edges, netip.Addr.Compare)
-	a.edges = slices.Compact(a.edges)
-	return a
-}
-
-// zonesOf lists the zones that have the address, sorted by name.
-func (a *atlas) zonesOf(addr netip.Addr) []string {
-	var all []string
-	for _, name := range a.names {
-		prefixes := a.zones[name]
-		i, found := slices.BinarySearchFunc(prefixes, addr, func(p netip.Prefix, t netip.Addr) int { return p.Addr().Compare(t) })
-		if found || i > 0 && prefixes[i-1].Contains(addr) {
-			all = append(all, name)
-		}
-	}
-	return all
-}
-
 // endpoint is what people name as one end of a flow.
 type endpoint struct {
-	text  string
-	named bool     // a zone or node, not an address
-	node  bool     // a node
-	zones []string // sorted
-	// addrs stand for all of its addresses: every membership in zones that one
-	// of them has, one of these has too.
+	text   string
+	isAddr bool // an address: it says all
+	node   bool
+	zones  []string // sorted
+	space  space
+	// addrs stand for all of its addresses: they are one of each class.
 	addrs []netip.Addr
 }
 
-// endpoint reads an address, the name of a zone or "any", or the name of a
-// node, in this order.
-func (a *atlas) endpoint(text string) (endpoint, error) {
-	e := endpoint{text: text, named: true}
+// endpoint reads an address or network, the name of a zone or list or "any",
+// of a service (name.namespace), or of a node, in this order.
+func (v *View) endpoint(text string) (endpoint, error) {
+	e := endpoint{text: text}
 	if addr, err := netip.ParseAddr(text); err == nil {
 		addr = plain(addr)
-		return endpoint{text: text, zones: a.zonesOf(addr), addrs: []netip.Addr{addr}}, nil
-	}
-	if prefixes, isZone := a.zones[text]; isZone {
-		if len(prefixes) == 0 {
-			return e, fmt.Errorf("the zone %q is empty: no node matches it", text)
-		}
-		e.zones, e.addrs = []string{text}, a.represent(prefixes)
+		e.isAddr, e.space, e.addrs, e.zones = true, spaceOf(prefixesOf(addr)), []netip.Addr{addr}, v.zonesOf(addr)
 		return e, nil
 	}
-	if text == api.AnyZone {
-		e.addrs = a.represent([]netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")})
-		return e, nil
+	policy := v.policy
+	if policy == nil {
+		policy = &api.Policy{}
 	}
-	for _, n := range a.nodes {
-		if n.Name != text {
-			continue
+	if kind, network := wordOf(policy, text); kind != wordUnknown {
+		if e.space = v.spaceOf(kind, text, network); len(e.space) == 0 {
+			return e, v.emptiness(kind, text)
 		}
-		e.node, e.addrs = true, addresses(n)
-		for _, addr := range e.addrs {
-			e.zones = append(e.zones, a.zonesOf(addr)...)
+		if kind == wordZone {
+			e.zones = []string{text}
 		}
-		slices.Sort(e.zones)
-		e.zones = slices.Compact(e.zones)
-		if len(e.addrs) == 0 {
-			return e, fmt.Errorf("the node %q has no address", text)
-		}
-		return e, nil
+	} else if err := v.nodeEndpoint(&e); err != nil {
+		return e, err
 	}
-	return e, fmt.Errorf("%q is no address, zone or node; zones are %s", text, strings.Join(append(slices.Clone(a.names), api.AnyZone), ", "))
+	for _, c := range v.classes().all {
+		if part := c.spans.intersect(e.space); len(part) > 0 {
+			e.addrs = append(e.addrs, part[0].lo)
+		}
+	}
+	return e, nil
 }
 
-// represent picks addresses of the merged prefixes: one for each combination
-// of zones and address family that occurs in them. A large prefix is looked at
-// wherever another zone begins or ends in it.
-func (a *atlas) represent(prefixes []netip.Prefix) []netip.Addr {
-	var addrs []netip.Addr
-	seen := map[string]bool{}
-	try := func(addr netip.Addr) {
-		key := fmt.Sprint(addr.Is4(), a.zonesOf(addr))
-		if !seen[key] {
-			seen[key] = true
-			addrs = append(addrs, addr)
-		}
+// spaceOf is what a word stands for. It leaves the view as it is.
+func (v *View) spaceOf(kind word, text string, network netip.Prefix) space {
+	if r, known := v.regions[text]; known {
+		return r.space
 	}
-	for _, p := range prefixes {
-		try(p.Addr())
-		i, _ := slices.BinarySearchFunc(a.edges, p.Addr(), netip.Addr.Compare)
-		for ; i < len(a.edges) && p.Contains(a.edges[i]); i++ {
-			try(a.edges[i])
-		}
+	switch kind {
+	case wordAny:
+		return everywhere()
+	case wordList:
+		return v.list(text)
+	case wordNetwork:
+		return spaceOf([]netip.Prefix{network})
+	default:
+		return v.services(v.byKey[text], true)
 	}
-	return addrs
 }
 
-// flow is one pair of addresses with the policy's verdict.
+// emptiness says why a word stands for nothing.
+func (v *View) emptiness(kind word, text string) error {
+	var z api.Zone
+	if kind == wordZone {
+		z = v.policy.Zones[text]
+	}
+	switch {
+	case kind == wordService && len(v.byKey[text]) == 0:
+		return fmt.Errorf("there is no service %q", text)
+	case kind == wordService:
+		return fmt.Errorf("the service %q has no address", text)
+	case kind == wordZone && z.Nodes != nil && z.Apps == nil && len(z.Services) == 0:
+		return fmt.Errorf("the zone %q is empty: no node matches it", text)
+	case kind == wordZone:
+		return fmt.Errorf("the zone %q is empty: nothing matches it", text)
+	default:
+		return fmt.Errorf("%q is empty", text)
+	}
+}
+
+func (v *View) nodeEndpoint(e *endpoint) error {
+	i := slices.IndexFunc(v.state.Nodes, func(n api.Node) bool { return n.Name == e.text })
+	if i < 0 {
+		return fmt.Errorf("%q is no address, zone, node or service; zones are %s", e.text, strings.Join(append(slices.Clone(v.zones), api.AnyZone), ", "))
+	}
+	e.node, e.space = true, spaceOf(nodePrefixes(v.state.Nodes[i:i+1]))
+	for _, a := range v.state.Nodes[i].Addresses {
+		e.zones = append(e.zones, v.zonesOf(plain(a))...)
+	}
+	slices.Sort(e.zones)
+	e.zones = slices.Compact(e.zones)
+	if len(e.space) == 0 {
+		return fmt.Errorf("the node %q has no address", e.text)
+	}
+	return nil
+}
+
+// flow is one pair of addresses with the policy's decision.
 type flow struct {
 	from, to netip.Addr
-	verdict  api.Verdict
-	rule     string
+	hook     Hook
+	Decision
 }
 
-// flows judges every pair of the two ends' addresses that share a family.
-func (a *atlas) flows(p *api.Policy, from, to endpoint, port api.PortRange) ([]flow, error) {
+// hookOf is where a straight flow is judged.
+func (v *View) hookOf(from, to netip.Addr) Hook {
+	if v.policy != nil && v.inside.contains(from) && !v.inside.contains(to) {
+		return Output
+	}
+	return Input
+}
+
+// judge judges every pair of the two ends' addresses that share a family: as
+// straight flows, or as flows that each of the relays passes on, if there are
+// any. A node is no relay for its own addresses and apps.
+func (v *View) judge(from, to endpoint, port api.PortRange, relays []api.Node) ([]flow, error) {
 	var all []flow
-	for _, f := range from.addrs {
-		for _, t := range to.addrs {
-			if f.Is4() == t.Is4() {
-				v, rule := Decide(p, a.nodes, f, t, port)
-				all = append(all, flow{f, t, v, rule})
+	related := false
+	for _, a := range from.addrs {
+		for _, b := range to.addrs {
+			if a.Is4() != b.Is4() {
+				continue
+			}
+			related = true
+			p := Packet{From: a, To: b, Port: port, Hook: v.hookOf(a, b)}
+			if relays == nil {
+				all = append(all, flow{a, b, p.Hook, v.Decide(p)})
+			}
+			for _, p.Node = range relays {
+				p.Hook = Forward
+				if !hasAddress(p.Node, b) && !v.runsOn(p.Node, b) {
+					all = append(all, flow{a, b, p.Hook, v.Decide(p)})
+				}
 			}
 		}
 	}
-	if len(all) == 0 {
+	if !related {
 		return nil, fmt.Errorf("%s and %s have no address family in common", from.text, to.text)
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("nobody passes on what goes to %s: its own nodes do not", to.text)
+	}
+	return all, nil
+}
+
+func hasAddress(n api.Node, a netip.Addr) bool {
+	return slices.ContainsFunc(n.Addresses, func(own netip.Addr) bool { return plain(own) == a })
+}
+
+// relays finds the nodes that pass flows on: one by its name, or those of a
+// zone; nil when the name is empty.
+func (v *View) relays(name string) ([]api.Node, error) {
+	if name == "" {
+		return nil, nil
+	}
+	for i, n := range v.state.Nodes {
+		if n.Name == name {
+			return v.state.Nodes[i : i+1], nil
+		}
+	}
+	if v.policy == nil {
+		return nil, fmt.Errorf("via: %q is no node", name)
+	}
+	if _, isZone := v.policy.Zones[name]; !isZone {
+		return nil, fmt.Errorf("via: %q is no node or zone", name)
+	}
+	var all []api.Node
+	for _, n := range v.state.Nodes {
+		if v.inZones(n, []string{name}) {
+			all = append(all, n)
+		}
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("via: no node is in the zone %q", name)
 	}
 	return all, nil
 }

@@ -1,152 +1,148 @@
 // Package zones turns a policy into the rules of one node, and says what a
 // policy means. It is pure: it reads no file and touches no kernel. The agent
-// calls Compile and hands the result to a dataplane.Filter.
+// hands what a Compiler makes to a dataplane.Filter.
 //
-// Decide is the reference for what a policy means. It shares nothing with
-// Compile, so that the tests can hold the two, and the kernel, against each
-// other. Both speak of new flows only: what every node lets pass whatever its
-// policy (replies, loopback, neighbour discovery, DHCP) is the filter's affair.
+// There are two ways through it that share nothing but the policy, so that the
+// tests can hold them, and the kernel, against each other. A Compiler makes
+// rulesets, and keeps what it needs to follow a change at the cost of the
+// change. A View binds a policy to a State: Decide is the reference for what
+// the policy means; Explain, Matrix, Diff, Check and Cuts build upon it.
+//
+// Both speak of new flows only: what every node lets pass whatever its policy
+// (replies, loopback, neighbour discovery, DHCP) is the filter's affair.
 package zones
 
 import (
-	"errors"
-	"fmt"
-	"maps"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/weirproject/weir/api"
 	"github.com/weirproject/weir/dataplane"
 )
 
-// Compile gives the rules that enforce the policy on the node self. A nil
-// policy gives a nil ruleset: no rules at all, everything passes.
-//
-// The ruleset holds a set of every zone, since an address in any of them is
-// closed for forwarded flows too, but only the rules that can decide something
-// on this node: an input rule needs a destination zone with an address of this
-// node, a forward rule needs one with an address of another. A rule of several
-// zones becomes one filter rule per pair of them, so that the number of rules
-// depends on the policy's text alone, and a new member changes one set. The
-// result depends on nothing but the arguments' values.
-//
-// An error is about a zone or rule that the policy's Validate lets pass but
-// that cannot be compiled: it joins one *api.FieldError each.
-func Compile(p *api.Policy, nodes []api.Node, self api.Node) (*dataplane.Ruleset, error) {
-	if p == nil {
-		return nil, nil
-	}
-	if err := checkRules(p); err != nil {
-		return nil, fmt.Errorf("compile policy: %w", err)
-	}
-	c := compiler{sets: map[string]dataplane.AddressSet{}, self: addresses(self)}
-	for name, zone := range p.Zones {
-		c.sets[name] = dataplane.AddressSet{Name: setName(name), Prefixes: merge(members(zone, nodes))}
-	}
-	r := &dataplane.Ruleset{}
-	for _, rule := range p.Rules {
-		c.add(r, rule)
-	}
-	for _, name := range slices.Sorted(maps.Keys(c.sets)) {
-		r.Sets = append(r.Sets, c.sets[name])
-	}
-	slices.SortFunc(r.Sets, func(a, b dataplane.AddressSet) int { return strings.Compare(a.Name, b.Name) })
-	return r, nil
+// State is what the names in a policy stand for at one moment. The nodes are
+// sorted by name, the services by key and protocol, the apps by id.
+type State struct {
+	Nodes    []api.Node
+	Services []api.Service
+	// VIPs are the addresses of named VIPs, as in api.Snapshot.
+	VIPs map[string]api.VIPAddresses
+	// Apps are those that are known by themselves. Every service counts as an
+	// app besides: web.shop has the id /shop/web, web.default has /web, and its
+	// instances are its backends.
+	Apps []App
+	// Own are addresses outside of the fleet that the node's agent itself speaks
+	// to, such as its DNS upstreams: closed egress does not cut it off from them.
+	Own []netip.AddrPort
+	// Learnt are the addresses of DNS names in egress rules. Only a View needs
+	// them: the kernel learns by itself.
+	Learnt map[string][]netip.Addr
 }
 
-// compiler holds what every rule of one policy needs.
-type compiler struct {
-	sets map[string]dataplane.AddressSet // by zone
-	self []netip.Addr
+// App is a group of instances that zones select by id or label.
+type App struct {
+	ID        string
+	Labels    map[string]string
+	Instances []Instance // sorted by address
 }
 
-// add appends what the rule yields on this node.
-func (c compiler) add(r *dataplane.Ruleset, rule api.Rule) {
-	for _, from := range distinct(rule.From) {
-		if from != api.AnyZone && len(c.sets[from].Prefixes) == 0 {
-			continue // nobody is there to send
-		}
-		for _, to := range distinct(rule.To) {
-			f := dataplane.FilterRule{Name: rule.Name, From: c.setOf(from), To: c.setOf(to), Ports: rule.Allow}
-			here, elsewhere := c.reach(to)
-			if here {
-				r.Input = append(r.Input, f)
-			}
-			if elsewhere {
-				r.Forward = append(r.Forward, f)
-			}
-		}
-	}
+// Instance is one running copy of an app.
+type Instance struct {
+	Address netip.Addr
+	Node    string // the name of the node it runs on; empty when unknown
 }
 
-// setOf is the set's name for a zone, empty for any.
-func (c compiler) setOf(zone string) string {
-	if zone == api.AnyZone {
-		return ""
-	}
-	return c.sets[zone].Name
+// StateOf is the state that a snapshot holds.
+func StateOf(s *api.Snapshot) State {
+	return State{Nodes: s.Nodes, Services: s.Services, VIPs: s.VIPs}
 }
 
-// reach tells whether the zone has addresses of this node, and others.
-func (c compiler) reach(zone string) (here, elsewhere bool) {
-	if zone == api.AnyZone {
-		return true, true
+// addressesOf are where clients reach a VIP of the service.
+func (s State) addressesOf(service api.Service, v api.VIP) []netip.Addr {
+	return (&api.Snapshot{VIPs: s.VIPs}).Addresses(service, v)
+}
+
+// appID is the id that a service has as an app.
+func appID(s api.Service) string {
+	id := ""
+	if ns := s.EffectiveNamespace(); ns != api.DefaultNamespace {
+		id = "/" + ns
 	}
-	for _, p := range c.sets[zone].Prefixes {
-		switch own := slices.ContainsFunc(c.self, p.Contains); {
-		case !own:
-			elsewhere = true
-		case p.IsSingleIP():
-			here = true
-		default:
-			// Somewhere in the prefix there may be another host.
-			here, elsewhere = true, true
+	labels := strings.Split(s.Name, ".")
+	for i := len(labels) - 1; i >= 0; i-- {
+		id += "/" + labels[i]
+	}
+	return id
+}
+
+// selectsService tells whether a zone has the service's backends.
+func selectsService(z api.Zone, s api.Service) bool {
+	key := s.Key()
+	for _, pattern := range z.Services {
+		if rest, isTree := strings.CutPrefix(pattern, "*"); pattern == key || isTree && strings.HasSuffix(key, rest) {
+			return true
 		}
 	}
-	return here, elsewhere
+	return z.Apps != nil && z.Apps.Matches(appID(s), nil)
 }
 
-// distinct keeps the first of each word, or any alone where it is among them.
-func distinct(zones []string) []string {
-	if slices.Contains(zones, api.AnyZone) {
-		return []string{api.AnyZone}
-	}
-	var all []string
-	for _, z := range zones {
-		if !slices.Contains(all, z) {
-			all = append(all, z)
-		}
-	}
-	return all
+// OwnPorts are those by which nodes of the fleet speak to each other for Weir
+// itself: the tunnels of edge nodes. Elections between edge nodes (VRRP) go to
+// multicast groups and are the filter's affair.
+func OwnPorts() []api.PortRange {
+	return []api.PortRange{{Protocol: "udp", First: dataplane.GUEPort, Last: dataplane.GUEPort}}
 }
 
-// reserved are the names by which filters count what no rule of the policy
-// decides.
-var reserved = []string{"default-deny", "invalid"}
+// The names of verdicts that no rule of the policy gives.
+const (
+	ownRule         = "weir"       // Weir's own traffic between nodes
+	whitelistPrefix = "whitelist." // and the zone's name
+	unroutedPrefix  = "unrouted."  // and the zone's name
+)
 
-// checkRules finds what Validate does not know about: it joins *api.FieldError.
-func checkRules(p *api.Policy) error {
-	var faults []error
-	for i, rule := range p.Rules {
-		if slices.Contains(reserved, rule.Name) {
-			faults = append(faults, fault(fmt.Sprintf("rules[%d].name", i), "%q is the name of a built-in rule", rule.Name))
-		}
-		for j, zone := range slices.Concat(rule.From, rule.To) {
-			if _, known := p.Zones[zone]; known || zone == api.AnyZone {
-				continue
-			}
-			field := fmt.Sprintf("rules[%d].from[%d]", i, j)
-			if n := len(rule.From); j >= n {
-				field = fmt.Sprintf("rules[%d].to[%d]", i, j-n)
-			}
-			faults = append(faults, fault(field, "there is no zone %q", zone))
-		}
+// plain is the address as packets carry it: never IPv4 in IPv6, and without an
+// interface.
+func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
+
+// plainPrefix masks the prefix and writes IPv4 as IPv4.
+func plainPrefix(p netip.Prefix) netip.Prefix {
+	if a := p.Addr(); a.Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
 	}
-	return errors.Join(faults...)
+	return p.Masked()
 }
 
-// fault is an error about one field of the policy.
-func fault(field, format string, args ...any) error {
-	return &api.FieldError{Field: field, Reason: fmt.Sprintf(format, args...)}
+// host is the prefix of one address.
+func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+
+// word says what a rule's end is.
+type word int
+
+const (
+	wordAny word = iota
+	wordZone
+	wordList
+	wordNetwork
+	wordService
+	wordUnknown
+)
+
+// wordOf tells what an end of a rule names, as api.Policy.Validate reads it.
+func wordOf(p *api.Policy, end string) (word, netip.Prefix) {
+	if end == api.AnyZone {
+		return wordAny, netip.Prefix{}
+	}
+	if _, ok := p.Zones[end]; ok {
+		return wordZone, netip.Prefix{}
+	}
+	if _, ok := p.Lists[end]; ok {
+		return wordList, netip.Prefix{}
+	}
+	if n, err := api.ParseNetwork(end); err == nil {
+		return wordNetwork, plainPrefix(n.Prefix)
+	}
+	if api.IsServiceName(end) {
+		return wordService, netip.Prefix{}
+	}
+	return wordUnknown, netip.Prefix{}
 }

@@ -33,6 +33,7 @@ const (
 	PathDrain        = "/v1/vip/drain"     // POST api.Drain: []api.VIPStatus of the service
 	PathDNSQuery     = "/v1/dns/query"     // ?name=&type=: api.DNSAnswer
 	PathDNSCache     = "/v1/dns/cache"     // ?name=&limit=: []api.DNSCacheEntry
+	PathDNSExplain   = "/v1/dns/explain"   // ?name=: api.DNSExplanation
 	PathDNSTop       = "/v1/dns/top"       // ?limit=: []api.DNSTopName
 	PathDNSUpstreams = "/v1/dns/upstreams" // []api.DNSUpstream
 	PathDNSFlush     = "/v1/dns/flush"     // POST ?name=: api.DNSFlushed
@@ -147,6 +148,11 @@ func (c *Client) DNSQuery(ctx context.Context, name, recordType string) (api.DNS
 // empty name, of all; at most limit entries.
 func (c *Client) DNSCache(ctx context.Context, name string, limit int) ([]api.DNSCacheEntry, error) {
 	return get[[]api.DNSCacheEntry](ctx, c, url.Values{"name": {name}, "limit": {strconv.Itoa(limit)}}, PathDNSCache)
+}
+
+// DNSExplain tells where the answers to a name come from.
+func (c *Client) DNSExplain(ctx context.Context, name string) (api.DNSExplanation, error) {
+	return get[api.DNSExplanation](ctx, c, url.Values{"name": {name}}, PathDNSExplain)
 }
 
 // DNSTop lists the names that are asked for most, at most limit.

@@ -70,6 +70,13 @@ func (a *agent) handler() http.Handler {
 				{Name: "gone.example.", Type: "*", Rcode: "NXDOMAIN", Upstream: "192.0.2.53:53", Age: 70, TTL: -10},
 			}
 		},
+		client.PathDNSExplain: func(r *http.Request) any {
+			return api.DNSExplanation{
+				Name: r.FormValue("name") + ".", Status: "exists", Zone: "weir.internal.",
+				Records: []api.DNSExplainedRecord{{Record: "web.shop.weir.internal.\t5\tIN\tA\t10.80.0.11", Source: "service web.shop"}},
+				LeftOut: []api.DNSExplainedRecord{{Record: "web.shop.weir.internal.\t5\tIN\tA\t10.80.0.12", Source: "service web.shop", Reason: "its backend is down"}},
+			}
+		},
 		client.PathDNSTop: func(*http.Request) any {
 			return []api.DNSTopName{{Name: "web.shop.vip.weir.internal.", Type: "A", Queries: 4200}}
 		},

@@ -13,7 +13,7 @@ import (
 var recordTypes = []string{"A", "AAAA", "CNAME", "NS", "PTR", "SOA", "SRV", "TXT"}
 
 func (c *cli) dnsCommand() *cobra.Command {
-	return c.noun("dns", "Ask this node's DNS proxy", c.dnsQueryCommand(), c.dnsCacheCommand(), c.dnsTopCommand(),
+	return c.noun("dns", "Ask this node's DNS proxy", c.dnsQueryCommand(), c.dnsExplainCommand(), c.dnsCacheCommand(), c.dnsTopCommand(),
 		c.dnsUpstreamsCommand(), c.dnsFlushCommand())
 }
 

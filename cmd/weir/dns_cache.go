@@ -2,8 +2,12 @@ package main
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/weirproject/weir/api"
 )
 
 func (c *cli) dnsCacheCommand() *cobra.Command {
@@ -38,6 +42,48 @@ its end and serves only while no upstream answers.`,
 	}
 	cmd.Flags().IntVar(&limit, "limit", 100, "how many entries to show")
 	return cmd
+}
+
+func (c *cli) dnsExplainCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "explain NAME",
+		Short:   "Show where the answers to a name come from, and what is left out",
+		Example: "  weir dns explain web.shop.vip.weir.internal",
+		Args:    arguments(1, 1, "one: NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			agent, err := c.client()
+			if err != nil {
+				return err
+			}
+			x, err := agent.DNSExplain(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return c.print(x, func(p *page) { dnsExplanationPage(p, x) })
+		},
+	}
+}
+
+func dnsExplanationPage(p *page, x api.DNSExplanation) {
+	p.row("Name", x.Name)
+	p.row("Status", x.Status)
+	p.row("Zone", orDash(x.Zone+x.ForwardZone))
+	if x.Entry != "" {
+		p.row("Answered by", x.Entry)
+	}
+	if len(x.Upstreams) > 0 {
+		p.row("Upstreams", list(x.Upstreams))
+	}
+	if x.Reason != "" {
+		p.row("Reason", x.Reason)
+	}
+	if len(x.Records)+len(x.LeftOut) > 0 {
+		p.line("")
+		p.row("RECORD", "FROM", "LEFT OUT BECAUSE")
+	}
+	for _, r := range append(slices.Clone(x.Records), x.LeftOut...) {
+		p.row(strings.Join(strings.Fields(r.Record), " "), r.Source, r.Reason)
+	}
 }
 
 func (c *cli) dnsTopCommand() *cobra.Command {

@@ -66,6 +66,7 @@ func TestOutputsInEveryFormat(t *testing.T) {
 		{"vip-drain", agent{vips: services()}, []string{"vip", "drain", "web.shop", "10.80.0.11:8080"}, 0, ""},
 		{"vip-drain-undo", agent{vips: services()}, []string{"vip", "drain", "web.shop", "10.80.0.11:8080", "--undo"}, 0, ""},
 		{"vip-top", agent{vips: services()}, []string{"vip", "top", "--rounds", "1", "--every", "100ms"}, 0, ""},
+		{"dns-explain", agent{}, []string{"dns", "explain", "web.shop.weir.internal"}, 0, ""},
 		{"dns-cache", agent{}, []string{"dns", "cache"}, 0, ""},
 		{"dns-top", agent{}, []string{"dns", "top"}, 0, ""},
 		{"dns-upstreams", agent{}, []string{"dns", "upstreams"}, 0, ""},

@@ -8,9 +8,11 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/weirproject/weir/api"
 	"github.com/weirproject/weir/dataplane"
 )
 
@@ -109,23 +111,41 @@ func (l *link) widen() error {
 // policy needs in one step, so that there is nothing to see of it.
 func Supported() error {
 	conn, err := (&Filter{}).dial(context.Background())
-	if err != nil {
-		return fmt.Errorf("try nftables: %w", err)
+	if err == nil {
+		defer conn.CloseLasting()
+		err = try(conn, nil)
 	}
-	defer conn.CloseLasting()
-	table := &nftables.Table{Name: dataplane.TableName + "-probe", Family: nftables.TableFamilyINet}
-	w := writer{conn: conn.Conn, table: table}
-	w.addTable()
-	probe, err := build(&dataplane.Ruleset{Sets: []dataplane.AddressSet{{Name: "probe"}}}, Observe)
 	if err != nil {
-		return fmt.Errorf("try nftables: %w", err)
-	}
-	w.create(probe)
-	conn.DelTable(table)
-	if err := w.flush(); err != nil {
 		return fmt.Errorf("try nftables: %w", err)
 	}
 	return nil
+}
+
+// try makes and removes a table with the match, and without one with all that
+// every kernel needs.
+func try(conn *link, match []expr.Any) error {
+	w := newWriter(conn)
+	w.table.Name = dataplane.TableName + "-probe"
+	w.addTable()
+	any := []api.PortRange{{Protocol: "any"}}
+	b := newBuilder(&dataplane.Ruleset{
+		Sets: []dataplane.AddressSet{{Name: "probe"}}, Endpoints: []dataplane.EndpointSet{{Name: "ends"}}, Dynamic: []dataplane.DynamicSet{{Name: "learnt"}},
+		Zoned: "probe", Inside: "probe",
+		Input:  []dataplane.FilterRule{{Name: "rate", Rate: 1, Ports: any}, {Name: "ends", Endpoints: "ends"}},
+		Output: []dataplane.FilterRule{{Name: "learnt", To: "learnt", Ports: any}},
+	}, Observe, nil)
+	if err := b.buildRules(nil); err != nil {
+		return err
+	}
+	if match != nil {
+		b.content = newContent()
+		b.chains["probe"] = nftables.ChainPolicyAccept
+		b.add("probe", "probe", match)
+	}
+	w.addSets(newContent(), b.content)
+	w.changeRules(newContent(), b.content)
+	conn.DelTable(w.table)
+	return w.flush()
 }
 
 // inWords says what the kernel's refusals mean.

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/google/nftables"
@@ -10,7 +11,7 @@ import (
 	"github.com/weirproject/weir/dataplane"
 )
 
-// The chains of our table, in the order in which they are made.
+// The base chains of our table, in the order in which they are made.
 const (
 	// addressedChain judges what is addressed to this node before anybody
 	// translates the destination, and so keeps published ports of containers
@@ -18,40 +19,39 @@ const (
 	addressedChain = "addressed"
 	inputChain     = "input"   // what is addressed to this node
 	forwardChain   = "forward" // what passes through
+	outputChain    = "output"  // what this node opens itself
 )
 
-var chainNames = []string{addressedChain, inputChain, forwardChain}
+var baseChains = []string{addressedChain, inputChain, forwardChain, outputChain}
 
 // content is what our table holds, as wanted or as found. The zero value is no
 // table.
 type content struct {
-	exists bool
-	chains map[string]nftables.ChainPolicy // by name
-	sets   map[string]addressSet           // by name
-	rules  map[string][]rule               // by chain
+	exists   bool
+	chains   map[string]nftables.ChainPolicy // by name; chains without a hook have none
+	sets     map[string]*set                 // by the kernel's name
+	rules    map[string][]rule               // by chain
+	counters map[string]bool                 // by name
+	// shape is the same for contents with the same chains, rules and counters,
+	// when that is known.
+	shape *byte
 	// odd content was found that cannot be changed in place: it is not ours.
 	odd bool
 }
 
 func newContent() *content {
 	return &content{
-		exists: true, chains: map[string]nftables.ChainPolicy{}, sets: map[string]addressSet{}, rules: map[string][]rule{},
+		exists: true, chains: map[string]nftables.ChainPolicy{}, sets: map[string]*set{},
+		rules: map[string][]rule{}, counters: map[string]bool{}, shape: new(byte),
 	}
-}
-
-// addressSet holds the addresses of one family.
-type addressSet struct {
-	v6    bool
-	spans []span // sorted, disjoint
 }
 
 // rule is one rule of a chain.
 type rule struct {
 	name    string
-	mark    string        // tells the rule's whole meaning apart; empty: not ours
-	exprs   []expr.Any    // when wanted
-	literal []*literal    // the sets that exprs look into, in their order
-	counter *expr.Counter // when found
+	mark    string     // tells the rule's whole meaning apart; empty: not ours
+	exprs   []expr.Any // when wanted
+	literal []*literal // the sets that exprs look into, in their order
 }
 
 // literal is a set of values inside a rule, such as { 80, 443 }.
@@ -62,10 +62,38 @@ type literal struct {
 	lookup   *expr.Lookup // the expression that looks into it
 }
 
+func sameRules(a, b []rule) bool {
+	return slices.EqualFunc(a, b, func(x, y rule) bool { return x.mark == y.mark })
+}
+
+// chainNames gives the chains in the order in which they are made.
+func (c *content) chainNames() []string {
+	var names []string
+	for _, name := range baseChains {
+		if _, there := c.chains[name]; there {
+			names = append(names, name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.chains)) {
+		if !slices.Contains(baseChains, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // same tells whether nothing would have to be written.
 func (c *content) same(o *content) bool {
-	if c.exists != o.exists || c.odd || o.odd {
+	if c == o {
+		return true
+	}
+	if c.exists != o.exists || c.odd || o.odd || len(c.sets) != len(o.sets) {
 		return false
+	}
+	for name := range c.sets {
+		if o.sets[name] == nil {
+			return false
+		}
 	}
 	extra, missing := c.diff(o)
 	return extra+missing == 0
@@ -79,26 +107,35 @@ func compare(last, found, wanted *content) dataplane.Changes {
 		return dataplane.Changes{Written: written, Removed: removed}
 	}
 	removed, written := last.diff(wanted)
+	if found == last {
+		return dataplane.Changes{Written: written, Removed: removed}
+	}
 	extra, missing := found.diff(last)
 	return dataplane.Changes{Written: written, Removed: removed, Repaired: extra + missing}
 }
 
 // diff counts the objects that only c has and those that only o has: the
-// table, chains, sets, address ranges and rules. What has changed counts once,
-// as one that only o has.
+// table, chains, counters, sets, their elements and rules. What has changed
+// counts once, as one that only o has.
 func (c *content) diff(o *content) (onlyC, onlyO int) {
-	count := func(here, there bool) {
-		if here && !there {
-			onlyC++
-		} else if there && !here {
-			onlyO++
-		}
-	}
-	count(c.exists, o.exists)
+	onlyC, onlyO = boolCount(c.exists && !o.exists), boolCount(o.exists && !c.exists)
 	if c.odd {
 		onlyC++
 	}
-	for _, name := range chainNames {
+	if c.shape == nil || c.shape != o.shape {
+		extra, missing := c.diffChains(o)
+		onlyC, onlyO = onlyC+extra, onlyO+missing
+	}
+	extra, missing := diffSets(c.sets, o.sets)
+	return onlyC + extra, onlyO + missing
+}
+
+// diffChains does so for chains, rules and counters.
+func (c *content) diffChains(o *content) (onlyC, onlyO int) {
+	count := func(here, there bool) {
+		onlyC, onlyO = onlyC+boolCount(here && !there), onlyO+boolCount(there && !here)
+	}
+	for name := range union(c.chains, o.chains) {
 		p, here := c.chains[name]
 		q, there := o.chains[name]
 		count(here, there)
@@ -108,24 +145,60 @@ func (c *content) diff(o *content) (onlyC, onlyO int) {
 		extra, missing := diffRules(c.rules[name], o.rules[name])
 		onlyC, onlyO = onlyC+extra, onlyO+missing
 	}
-	for name, s := range c.sets {
-		t, there := o.sets[name]
-		count(true, there)
-		extra, missing := difference(s.spans, t.spans)
-		onlyC, onlyO = onlyC+len(extra), onlyO+len(missing)
-	}
-	for name, t := range o.sets {
-		if _, here := c.sets[name]; !here {
-			onlyO += 1 + len(t.spans)
-		}
+	for name := range union(c.counters, o.counters) {
+		count(c.counters[name], o.counters[name])
 	}
 	return onlyC, onlyO
+}
+
+// union gives the keys of both maps.
+func union[V any](a, b map[string]V) map[string]bool {
+	keys := map[string]bool{}
+	for k := range a {
+		keys[k] = true
+	}
+	for k := range b {
+		keys[k] = true
+	}
+	return keys
+}
+
+// diffSets counts sets by their first names: a set under its other name is the
+// same one.
+func diffSets(a, b map[string]*set) (onlyA, onlyB int) {
+	twins := func(sets map[string]*set, name string) *set {
+		if s := sets[name]; s != nil {
+			return s
+		}
+		return sets[twin(name)]
+	}
+	for name, s := range a {
+		if nominal(name) != name && a[nominal(name)] != nil {
+			onlyA++ // both are there: one of them is left over
+			continue
+		}
+		if t := twins(b, name); t != nil {
+			stale, fresh := s.changes(t)
+			onlyA, onlyB = onlyA+stale.size(), onlyB+fresh.size()
+			if s.kind != t.kind || s.v6 != t.v6 {
+				onlyB++
+			}
+		} else {
+			onlyA += 1 + s.size()
+		}
+	}
+	for name, t := range b {
+		if twins(a, name) == nil {
+			onlyB += 1 + t.size()
+		}
+	}
+	return onlyA, onlyB
 }
 
 // diffRules counts the rules that only a has and those that only b has; an
 // edited rule is one of either and counts once, and so does a wrong order.
 func diffRules(a, b []rule) (onlyA, onlyB int) {
-	if slices.EqualFunc(a, b, func(x, y rule) bool { return x.mark == y.mark }) {
+	if sameRules(a, b) {
 		return 0, 0
 	}
 	left := map[string]int{}

@@ -2,7 +2,10 @@ package nft
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -56,6 +59,113 @@ func local() []expr.Any {
 func in(set string) expr.Any { return &expr.Lookup{SourceRegister: register, SetName: set} }
 func notIn(set string) expr.Any {
 	return &expr.Lookup{SourceRegister: register, SetName: set, Invert: true}
+}
+
+// toClass sets the packet's mark to the class of the loaded address; without one
+// the rule does not match.
+func toClass(set string) []expr.Any {
+	return []expr.Any{
+		&expr.Lookup{SourceRegister: register, DestRegister: register, IsDestRegSet: true, SetName: set},
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: register},
+	}
+}
+
+// toChain goes to the chain that the map has for the packet's mark.
+func toChain(set string) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: register},
+		&expr.Lookup{SourceRegister: register, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: set},
+	}
+}
+
+// marked matches packets with any mark.
+func marked() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: register},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: make([]byte, 4)},
+	}
+}
+
+// unmarked matches packets without a mark.
+func unmarked() []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: register}, equal(0, 0, 0, 0)}
+}
+
+// unmark takes the packet's mark away.
+func unmark() []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: register, Data: make([]byte, 4)},
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: register},
+	}
+}
+
+func goTo(chain string) *expr.Verdict { return &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain} }
+
+// prefix matches addresses of the prefix.
+func prefix(p netip.Prefix, source bool) []expr.Any {
+	v6, mask := p.Addr().Is6(), make([]byte, p.Addr().BitLen()/8)
+	for i := range p.Bits() {
+		mask[i/8] |= 0x80 >> (i % 8)
+	}
+	return []expr.Any{
+		address(v6, source),
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: uint32(len(mask)), Mask: mask, Xor: make([]byte, len(mask))},
+		equal(p.Addr().AsSlice()...),
+	}
+}
+
+// endpoint looks up destination, protocol and port, in registers that follow
+// each other, 4 bytes each.
+func endpoint(v6 bool, set string) []expr.Any {
+	to := address(v6, false).(*expr.Payload)
+	to.DestRegister = unix.NFT_REG32_00
+	next := unix.NFT_REG32_00 + to.Len/4
+	return []expr.Any{
+		to,
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: next},
+		&expr.Payload{DestRegister: next + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Lookup{SourceRegister: unix.NFT_REG32_00, SetName: set},
+	}
+}
+
+// metaTime loads the time of day in nanoseconds (Linux 5.4).
+const metaTime = expr.MetaKey(30) // NFT_META_TIME_NS
+
+// before matches until the time. The kernel compares bytes.
+func before(t time.Time) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: metaTime, Register: register},
+		&expr.Byteorder{SourceRegister: register, DestRegister: register, Op: expr.ByteorderHton, Len: 8, Size: 8},
+		&expr.Cmp{Op: expr.CmpOpLt, Register: register, Data: binary.BigEndian.AppendUint64(nil, uint64(max(t.UnixNano(), 0)))},
+	}
+}
+
+// notFrom matches what did not come in by the interface; a last "*" stands for
+// any rest of its name.
+func notFrom(name string) []expr.Any {
+	data, wild := []byte(name), false
+	if base, ok := strings.CutSuffix(name, "*"); ok {
+		data, wild = []byte(base), true
+	}
+	if !wild {
+		data = append(data, make([]byte, max(unix.IFNAMSIZ-len(data), 0))...)
+	}
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: data},
+	}
+}
+
+// perSource matches the first n packets a second of each source, which the set
+// counts.
+func perSource(v6 bool, set string, n uint32) []expr.Any {
+	return []expr.Any{
+		address(v6, true),
+		&expr.Dynset{
+			SrcRegKey: register, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: meterTimeout,
+			Exprs: []expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(n), Unit: expr.LimitTimeSecond, Burst: n}},
+		},
+	}
 }
 
 // bits matches when the loaded number of 32 bits, in the host's order, has one

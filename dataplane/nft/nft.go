@@ -3,27 +3,24 @@
 // nothing else, so it works beside the tables of Docker, firewalld or
 // Kubernetes: a packet passes when every table lets it pass.
 //
-// What is addressed to the node is closed but for the ruleset's input rules.
-// What the node passes on is closed, but for the ruleset's forward rules, as
-// soon as one end of it lies in one of the ruleset's sets. Flows that touch no
-// zone at all, such as a container's to the Internet, are left to whoever
-// routes them. A flow whose destination this node translates, such as one to
-// the published port of a container, is judged as what the client asked for: a
-// flow to the node's own address and port.
-//
-// Every ruleset lets pass replies and related errors, the loopback, IPv6
-// neighbour discovery and multicast listener discovery, and answers to the
-// node's DHCP client. Packets that conntrack finds invalid are dropped.
+// What a ruleset means is said at dataplane.Ruleset. A flow whose destination
+// this node translates, such as one to the published port of a container, is
+// judged as what the client asked for: a flow to the node's own address and
+// port. Where a ruleset has no Inside there is no chain for what the node opens
+// itself.
 //
 // The rules are the kernel's once they are set: they stay when the process
-// ends.
+// ends. DESIGN.md says why they look as they do.
 package nft
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/weirproject/weir/dataplane"
 )
@@ -34,7 +31,7 @@ type Mode string
 // The modes.
 const (
 	Enforce Mode = "enforce" // they are counted and dropped; the default
-	Observe Mode = "observe" // they are counted and pass, as does everything else
+	Observe Mode = "observe" // they are counted, logged and pass, as does everything else
 	Off     Mode = "off"     // there are no rules: Set removes the table
 )
 
@@ -46,6 +43,10 @@ type Options struct {
 	// NetNS is a file descriptor of the network namespace to work in, which
 	// stays the caller's; the calling thread's own when 0.
 	NetNS int
+	// VerifyEvery is how often a Set reads everything back from the kernel at
+	// most, when somebody has changed any table since the last one. 0: always
+	// then. While nobody has, nothing is read back: the kernel counts changes.
+	VerifyEvery time.Duration
 }
 
 // Validate names the option that is wrong.
@@ -58,23 +59,43 @@ func (o Options) Validate() error {
 	if o.NetNS < 0 {
 		return fmt.Errorf("network namespace: %d is not a file descriptor", o.NetNS)
 	}
+	if o.VerifyEvery < 0 {
+		return fmt.Errorf("verify every: %s is negative", o.VerifyEvery)
+	}
 	return nil
 }
 
-// Filter implements dataplane.Filter. Its methods may be called from several
-// goroutines.
+// Filter implements dataplane.Filter and dataplane.Learner. Its methods may be
+// called from several goroutines.
 type Filter struct {
 	log   *slog.Logger
 	mode  Mode
 	netns int
+	every time.Duration
 
 	mu   sync.Mutex // held during every change of the kernel's rules; guards what follows
-	last *content   // what the kernel held after the last Set; nil before
+	last *build     // what the kernel held after the last Set; nil before
 	// generation of the namespace's ruleset at that time; 0 if unknown.
 	generation uint32
+	verified   time.Time // when all was read back the last time
+	// stays is when addresses leave the sets that learn, by the kernel's name of
+	// the set.
+	stays   map[string]map[netip.Addr]time.Time
+	timeful ternary // whether the kernel can compare times
 }
 
-var _ dataplane.Filter = (*Filter)(nil)
+type ternary int8
+
+const (
+	unknown ternary = iota
+	no
+	yes
+)
+
+var (
+	_ dataplane.Filter  = (*Filter)(nil)
+	_ dataplane.Learner = (*Filter)(nil)
+)
 
 // New checks the options. It does not touch the kernel.
 func New(o Options) (*Filter, error) {
@@ -87,7 +108,10 @@ func New(o Options) (*Filter, error) {
 	if o.Mode == "" {
 		o.Mode = Enforce
 	}
-	return &Filter{log: o.Log.With("component", "zones", "backend", "nftables"), mode: o.Mode, netns: o.NetNS}, nil
+	return &Filter{
+		log: o.Log.With("component", "zones", "backend", "nftables"), mode: o.Mode, netns: o.NetNS, every: o.VerifyEvery,
+		stays: map[string]map[netip.Addr]time.Time{},
+	}, nil
 }
 
 // Backend implements dataplane.Filter.
@@ -95,22 +119,14 @@ func (f *Filter) Backend() string { return "nftables" }
 
 // Set implements dataplane.Filter. It writes only what differs: new members
 // change elements of sets and no rule. Everything that it writes becomes valid
-// in one step, and a rule keeps its counter as long as its name and place
-// stay; packets counted between the reading and the step are lost from it.
+// in one step; counters go on counting as long as their rule's name stays.
 func (f *Filter) Set(ctx context.Context, r *dataplane.Ruleset) (dataplane.Changes, error) {
 	if f.mode == Off {
 		r = nil
 	}
-	wanted := &content{}
-	if r != nil {
-		var err error
-		if wanted, err = build(r, f.mode); err != nil {
-			return dataplane.Changes{}, fmt.Errorf("set nftables rules: %w", err)
-		}
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	changes, err := f.set(ctx, wanted)
+	changes, err := f.set(ctx, r)
 	if err != nil {
 		return dataplane.Changes{}, fmt.Errorf("set nftables rules: %w", err)
 	}
@@ -120,29 +136,68 @@ func (f *Filter) Set(ctx context.Context, r *dataplane.Ruleset) (dataplane.Chang
 	return changes, nil
 }
 
-// set makes the kernel hold the wanted content. It needs f.mu.
-func (f *Filter) set(ctx context.Context, wanted *content) (dataplane.Changes, error) {
+// set makes the kernel hold the ruleset. It needs f.mu.
+func (f *Filter) set(ctx context.Context, r *dataplane.Ruleset) (dataplane.Changes, error) {
 	conn, err := f.dial(ctx)
 	if err != nil {
 		return dataplane.Changes{}, err
 	}
 	defer conn.CloseLasting()
-	found, generation, err := f.find(conn, wanted)
+	var b *builder
+	if r != nil {
+		if b = newBuilder(r, f.mode, f.last); b.err != nil {
+			return dataplane.Changes{}, b.err
+		}
+		b.noTime = !f.canTime(conn, r)
+	}
+	changes, err := f.apply(conn, b, false)
+	if err != nil && !errors.Is(err, errRefused) {
+		// Somebody changed it since it was read.
+		f.generation, f.verified = 0, time.Time{}
+		changes, err = f.apply(conn, b, true)
+	}
+	return changes, err
+}
+
+// errRefused is what no other try would mend.
+var errRefused = errors.New("")
+
+// apply writes what differs from what is found. anew makes it make the table
+// anew where that cannot be changed.
+func (f *Filter) apply(conn *link, b *builder, anew bool) (dataplane.Changes, error) {
+	found, generation, err := f.find(conn)
 	if err != nil {
 		return dataplane.Changes{}, err
 	}
-	changes := compare(f.last, found, wanted)
-	if found.same(wanted) {
-		f.last, f.generation = wanted, generation
+	wanted := &build{content: &content{}}
+	if b != nil {
+		if err := b.finish(found, f.last); err != nil {
+			return dataplane.Changes{}, fmt.Errorf("%w%w", err, errRefused)
+		}
+		wanted = &b.build
+	}
+	var last *content
+	if f.last != nil {
+		last = f.last.content
+	}
+	changes := compare(last, found, wanted.content)
+	if found.same(wanted.content) {
+		f.keep(wanted, generation)
 		return changes, nil
 	}
 	f.generation = 0
-	batches, err := write(conn.Conn, found, wanted)
+	w := newWriter(conn)
+	w.stays = f.stays
+	if err = w.write(found, wanted.content); err != nil && anew {
+		w = newWriter(conn)
+		w.stays = f.stays
+		err = w.recreate(wanted.content)
+	}
 	if err != nil {
 		return dataplane.Changes{}, err
 	}
-	f.last = wanted
-	if now, err := conn.generation(); err == nil && now == generation+uint32(batches) {
+	f.keep(wanted, 0)
+	if now, err := conn.generation(); err == nil && now == generation+uint32(w.batches) {
 		f.generation = now // nobody else wrote meanwhile
 	}
 	if changes.Repaired > 0 {
@@ -151,38 +206,26 @@ func (f *Filter) set(ctx context.Context, wanted *content) (dataplane.Changes, e
 	return changes, nil
 }
 
-// find tells what the kernel holds, and the ruleset's generation then; 0 if it
-// changed all the time. When nobody has changed any table since the last Set,
-// the kernel holds what that had left, and large sets need not be read. It
-// needs f.mu.
-func (f *Filter) find(conn *link, wanted *content) (*content, uint32, error) {
-	generation, err := conn.generation()
-	if err != nil {
-		return nil, 0, err
+// keep remembers what the kernel holds now. It needs f.mu.
+func (f *Filter) keep(b *build, generation uint32) {
+	f.last, f.generation = b, generation
+	for name := range f.stays {
+		if b.sets[name] == nil {
+			delete(f.stays, name)
+		}
 	}
-	if f.last != nil && f.generation == generation {
-		if !f.last.exists || f.last.same(wanted) {
-			return f.last, generation, nil
-		}
-		found := *f.last
-		found.rules, err = readRules(conn.Conn) // for their counters
-		return &found, generation, err
+	// Forget what sets came from: it would keep all of them alive.
+	for _, s := range b.sources {
+		s.from, s.stale, s.fresh = nil, nil, nil
 	}
-	var found *content
-	for range 3 {
-		if found, err = read(conn.Conn); err != nil {
-			return nil, 0, err
-		}
-		now, err := conn.generation()
-		if err != nil {
-			return nil, 0, err
-		}
-		if now == generation {
-			return found, generation, nil
-		}
-		generation = now // somebody's change may have torn the listing apart
+	for _, p := range b.parts {
+		p.from, p.stale, p.fresh = nil, nil, nil
 	}
-	return found, 0, nil
+	for _, d := range b.hooks {
+		for _, m := range d.maps {
+			m.from, m.stale, m.fresh = nil, nil, nil
+		}
+	}
 }
 
 // Cleanup removes our table from the caller's network namespace, and nothing
@@ -192,43 +235,9 @@ func Cleanup() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	changes, err := f.set(context.Background(), &content{})
+	changes, err := f.Set(context.Background(), nil)
 	if err != nil {
-		return false, fmt.Errorf("remove nftables table: %w", err)
+		return false, fmt.Errorf("clean up: %w", err)
 	}
 	return changes != (dataplane.Changes{}), nil
-}
-
-// Counter is what a rule has matched: packets that open a flow, since those
-// that follow are passed before.
-type Counter struct {
-	Packets uint64
-	Bytes   uint64
-}
-
-// Counters gives the counters by name of rule, summed over the hooks and both
-// address families. "default-deny" counts what no rule allows, "invalid" what
-// conntrack finds invalid. It is empty without a table.
-func (f *Filter) Counters() (map[string]Counter, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	conn, err := f.dial(context.Background())
-	if err != nil {
-		return nil, fmt.Errorf("read nftables counters: %w", err)
-	}
-	defer conn.CloseLasting()
-	found, err := readRules(conn.Conn)
-	if err != nil {
-		return nil, fmt.Errorf("read nftables counters: %w", err)
-	}
-	counters := map[string]Counter{}
-	for _, rules := range found {
-		for _, r := range rules {
-			if r.counter != nil && r.mark != "" {
-				c := counters[r.name]
-				counters[r.name] = Counter{c.Packets + r.counter.Packets, c.Bytes + r.counter.Bytes}
-			}
-		}
-	}
-	return counters, nil
 }

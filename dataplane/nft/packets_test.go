@@ -1,14 +1,15 @@
 package nft
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/weirproject/weir/dataplane"
 )
 
-// set applies a ruleset, which must do.
-func set(t testing.TB, f *Filter, r *dataplane.Ruleset) dataplane.Changes {
+// apply sets a ruleset, which must do.
+func apply(t testing.TB, f *Filter, r *dataplane.Ruleset) dataplane.Changes {
 	t.Helper()
 	c, err := f.Set(t.Context(), r)
 	if err != nil {
@@ -24,9 +25,22 @@ func ruleset(input, forward []dataplane.FilterRule) *dataplane.Ruleset {
 			{Name: "client", Prefixes: prefixes(client4+"/32", client6+"/128")},
 			{Name: "node", Prefixes: prefixes(node4+"/32", node6+"/128")},
 			{Name: "server", Prefixes: prefixes(server4+"/32", server6+"/128")},
+			{Name: "zoned", Prefixes: prefixes(client4+"/32", node4+"/32", server4+"/32", client6+"/128", node6+"/128", server6+"/128")},
 		},
+		Zoned: "zoned",
 		Input: input, Forward: forward,
 	}
+}
+
+// zoned makes the set of all zones from the others that are left.
+func zoned(r *dataplane.Ruleset) *dataplane.Ruleset {
+	all := dataplane.AddressSet{Name: "zoned"}
+	r.Sets = slices.DeleteFunc(r.Sets, func(s dataplane.AddressSet) bool { return s.Name == all.Name })
+	for _, s := range r.Sets {
+		all.Prefixes = append(all.Prefixes, s.Prefixes...)
+	}
+	r.Sets = append(r.Sets, all)
+	return r
 }
 
 // allow makes a filter rule.
@@ -46,7 +60,7 @@ func TestWhatNoRuleAllowsIsClosed(t *testing.T) {
 	for _, to := range []string{node4, node6, server4, server6} {
 		n.client.passes(to, "tcp/80") // before any rule
 	}
-	set(t, f, ruleset([]dataplane.FilterRule{
+	apply(t, f, ruleset([]dataplane.FilterRule{
 		allow("web", "client", "node", "tcp/80", "udp/8000-8001", "udp/80"),
 	}, []dataplane.FilterRule{
 		allow("deep", "client", "server", "tcp/80", "icmp"),
@@ -99,9 +113,9 @@ func TestEstablishedConnectionsOutliveTheirRule(t *testing.T) {
 	n.server.serve(80)
 	f := n.node.filter(Enforce)
 	open := []dataplane.FilterRule{allow("open", "client", "", "tcp/80")}
-	set(t, f, ruleset(open, open))
+	apply(t, f, ruleset(open, open))
 	here, through := n.client.keep(node4, 80), n.client.keep(server6, 80)
-	set(t, f, ruleset(nil, nil))
+	apply(t, f, ruleset(nil, nil))
 	n.client.closed(node4, "tcp/80")
 	n.client.closed(server6, "tcp/80")
 	if err := talk(here, passTime); err != nil {
@@ -119,12 +133,12 @@ func TestFlowsOutsideEveryZoneAreForwarded(t *testing.T) {
 	f := n.node.filter(Enforce)
 	r := ruleset(nil, nil)
 	r.Sets = r.Sets[1:2] // the node alone is in a zone
-	set(t, f, r)
+	apply(t, f, zoned(r))
 	n.client.passes(server4, "tcp/80")
 	n.server.passes(client6, "icmp")
 	n.client.closed(node4, "tcp/80")
 	n.client.closed("10.2.0.1", "tcp/80") // the node's too, if in no zone
-	set(t, f, ruleset(nil, nil))
+	apply(t, f, ruleset(nil, nil))
 	n.client.closed(server4, "tcp/80")
 }
 
@@ -137,12 +151,12 @@ func TestPublishedPortOfAContainerIsJudgedAsTheNodes(t *testing.T) {
 	closed := ruleset(nil, nil)
 	closed.Sets = closed.Sets[1:2] // the container is in no zone, like the client
 	n.client.passes(node4, "tcp/8080")
-	set(t, f, closed)
+	apply(t, f, zoned(closed))
 	n.client.closed(node4, "tcp/8080")
 	n.client.closed("10.2.0.1", "tcp/8080")
 	open := ruleset([]dataplane.FilterRule{allow("published", "", "node", "tcp/8080")}, nil)
 	open.Sets = open.Sets[1:2]
-	set(t, f, open)
+	apply(t, f, zoned(open))
 	n.client.passes(node4, "tcp/8080")
 	n.client.closed("10.2.0.1", "tcp/8080")
 }
@@ -152,7 +166,7 @@ func TestObserveCountsAndDropsNothing(t *testing.T) {
 	n.node.serve(80)
 	n.server.serve(80)
 	f := n.node.filter(Observe)
-	set(t, f, ruleset(nil, nil))
+	apply(t, f, ruleset(nil, nil))
 	n.client.passes(node4, "tcp/80")
 	n.client.passes(node6, "udp/80")
 	n.client.passes(server4, "icmp")
@@ -164,9 +178,9 @@ func TestObserveCountsAndDropsNothing(t *testing.T) {
 		t.Errorf("default-deny counted %d flows, want 3", got)
 	}
 	// The same table turns from one mode to the other in place.
-	set(t, n.node.filter(Enforce), ruleset(nil, nil))
+	apply(t, n.node.filter(Enforce), ruleset(nil, nil))
 	n.client.closed(node4, "tcp/80")
-	set(t, n.node.filter(Off), ruleset(nil, nil))
+	apply(t, n.node.filter(Off), ruleset(nil, nil))
 	n.client.passes(node4, "tcp/80")
 }
 
@@ -180,7 +194,8 @@ func TestChangeLeavesNoWindow(t *testing.T) {
 	two := ruleset([]dataplane.FilterRule{allow("two", "", "", "udp/80", "tcp/1-80"), allow("more", "", "node", "tcp/9000")}, nil)
 	two.Sets = two.Sets[1:] // one set comes and goes
 	two.Sets[0].Prefixes = prefixes("10.1.0.0/24", "fd01::/64")
-	set(t, f, one)
+	zoned(two)
+	apply(t, f, one)
 	done := make(chan struct{})
 	faults := make(chan error, 3)
 	until := func(flow func() error) {
@@ -207,7 +222,7 @@ func TestChangeLeavesNoWindow(t *testing.T) {
 		return nil
 	})
 	for i := range 50 {
-		set(t, f, []*dataplane.Ruleset{two, one}[i%2])
+		apply(t, f, []*dataplane.Ruleset{two, one}[i%2])
 	}
 	close(done)
 	for range cap(faults) {

@@ -2,14 +2,19 @@ package nft
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/weirproject/weir/dataplane"
 )
 
-// hookOf says where the chain is hooked; nil for a chain that is not ours.
+// hookOf says where the chain is hooked; nil for a chain that others jump to.
 func hookOf(chain string) (*nftables.ChainHook, *nftables.ChainPriority) {
 	switch chain {
 	case addressedChain:
@@ -20,6 +25,8 @@ func hookOf(chain string) (*nftables.ChainHook, *nftables.ChainPriority) {
 		return nftables.ChainHookInput, nftables.ChainPriorityFilter
 	case forwardChain:
 		return nftables.ChainHookForward, nftables.ChainPriorityFilter
+	case outputChain:
+		return nftables.ChainHookOutput, nftables.ChainPriorityFilter
 	default:
 		return nil, nil
 	}
@@ -39,33 +46,24 @@ func findTable(conn *nftables.Conn) (*nftables.Table, error) {
 	return nil, nil
 }
 
-// read lists what our table holds in the kernel.
-func read(conn *nftables.Conn) (*content, error) {
-	table, err := findTable(conn)
+// read lists what our table holds in the kernel, and the addresses in the sets
+// that learn, with the end of their stay.
+func read(conn *link) (*content, map[string]map[netip.Addr]time.Time, error) {
+	table, err := findTable(conn.Conn)
 	if err != nil || table == nil {
-		return &content{}, err
+		return &content{}, nil, err
 	}
 	c := newContent()
 	c.odd = table.Flags != 0 // dormant: the chains see no packet
 	if err := c.readChains(conn, table); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	c.readSets(conn, table)
-	return c, nil
-}
-
-// readRules lists the rules alone, by chain.
-func readRules(conn *nftables.Conn) (map[string][]rule, error) {
-	table, err := findTable(conn)
-	if err != nil || table == nil {
-		return nil, err
-	}
-	c := newContent()
-	return c.rules, c.readChains(conn, table)
+	c.readCounters(conn, table)
+	return c, c.readSets(conn, table), nil
 }
 
 // readChains lists our chains and their rules.
-func (c *content) readChains(conn *nftables.Conn, table *nftables.Table) error {
+func (c *content) readChains(conn *link, table *nftables.Table) error {
 	chains, err := conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
 	if err != nil {
 		return fmt.Errorf("list chains: %w", inWords(err))
@@ -80,16 +78,40 @@ func (c *content) readChains(conn *nftables.Conn, table *nftables.Table) error {
 			continue
 		}
 		c.chains[chain.Name] = policy
-		found, err := conn.GetRules(table, chain)
+	}
+	return c.readRules(conn)
+}
+
+// readRules lists the marks of all rules of our table. The library's listing
+// is of one chain, and fails for a rule of somebody's that it cannot read.
+func (c *content) readRules(conn *link) error {
+	table, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_RULE_TABLE, Data: append([]byte(dataplane.TableName), 0)}})
+	if err != nil {
+		return err
+	}
+	request := netlink.Message{
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETRULE, Flags: netlink.Request | netlink.Dump},
+		Data:   append([]byte{unix.NFPROTO_INET, 0, 0, 0}, table...), // struct nfgenmsg
+	}
+	answers, err := conn.socket.Execute(request)
+	if err != nil {
+		return fmt.Errorf("list rules: %w", inWords(err))
+	}
+	for _, m := range answers {
+		attributes, err := netlink.UnmarshalAttributes(m.Data[4:])
 		if err != nil {
-			// Somebody's rule that the library cannot read; if it is the
-			// kernel that fails, writing will fail too and say why.
-			c.odd = true
-			continue
+			return fmt.Errorf("read rule: %w", err)
 		}
-		for _, r := range found {
-			c.rules[chain.Name] = append(c.rules[chain.Name], foundRule(r))
+		chain, r := "", rule{}
+		for _, a := range attributes {
+			switch a.Type {
+			case unix.NFTA_RULE_CHAIN:
+				chain = strings.TrimRight(string(a.Data), "\x00")
+			case unix.NFTA_RULE_USERDATA:
+				r.name, r.mark = readMarks(a.Data)
+			}
 		}
+		c.rules[chain] = append(c.rules[chain], r)
 	}
 	return nil
 }
@@ -97,46 +119,128 @@ func (c *content) readChains(conn *nftables.Conn, table *nftables.Table) error {
 // ourChain tells whether the chain is one of ours, hooked where ours is.
 func ourChain(c *nftables.Chain) (nftables.ChainPolicy, bool) {
 	hook, priority := hookOf(c.Name)
+	if hook == nil && c.Hooknum == nil {
+		return nftables.ChainPolicyAccept, true
+	}
 	if hook == nil || c.Hooknum == nil || c.Priority == nil || c.Policy == nil {
 		return 0, false
 	}
 	return *c.Policy, *c.Hooknum == *hook && *c.Priority == *priority && c.Type == nftables.ChainTypeFilter
 }
 
-// readSets lists our named sets with their elements.
-func (c *content) readSets(conn *nftables.Conn, table *nftables.Table) {
-	sets, err := conn.GetSets(table)
+// readCounters lists the names of our counters.
+func (c *content) readCounters(conn *link, table *nftables.Table) {
+	found, err := conn.GetObjects(table)
 	if err != nil {
 		c.odd = true // as with rules
 		return
 	}
+	for _, o := range found {
+		if counter, ok := o.(*nftables.CounterObj); ok {
+			c.counters[counter.Name] = true
+		} else {
+			c.odd = true
+		}
+	}
+}
+
+// readSets lists our named sets with their elements.
+func (c *content) readSets(conn *link, table *nftables.Table) map[string]map[netip.Addr]time.Time {
+	sets, err := conn.GetSets(table)
+	if err != nil {
+		c.odd = true // as with rules
+		return nil
+	}
+	stays := map[string]map[netip.Addr]time.Time{}
 	for _, s := range sets {
 		if s.Anonymous {
 			continue // part of a rule, and constant
 		}
-		v6 := s.KeyType.Bytes == nftables.TypeIP6Addr.Bytes
-		if !s.Interval || s.IsMap || s.HasTimeout || s.Dynamic || s.Constant || s.Concatenation ||
-			s.KeyType.Name != nftables.TypeIPAddr.Name && s.KeyType.Name != nftables.TypeIP6Addr.Name {
+		k, v6, ours := kindOf(s)
+		if !ours {
 			c.odd = true
 			continue
 		}
-		found, err := conn.GetSetElements(s)
+		found := &set{kind: k, v6: v6}
+		c.sets[s.Name] = found
+		if k == meter {
+			continue
+		}
+		elements, err := conn.GetSetElements(s)
 		if err != nil {
 			c.odd = true
 			continue
 		}
-		c.sets[s.Name] = addressSet{v6: v6, spans: spansOf(found)}
+		switch k {
+		case learnt:
+			stays[s.Name] = stayOf(elements)
+		case endpoints:
+			for _, e := range elements {
+				found.keys = append(found.keys, string(e.Key))
+			}
+			slices.Sort(found.keys)
+		case verdicts:
+			for _, e := range elements {
+				found.keys = append(found.keys, string(e.Key)+chainIn(e))
+			}
+			slices.Sort(found.keys)
+		case hosts, hostClasses:
+			found.spans = hostSpans(elements)
+		default:
+			found.spans = spansOf(elements)
+		}
+	}
+	return stays
+}
+
+// kindOf tells what a set in the kernel is; ours is false when it is like none
+// of ours.
+func kindOf(s *nftables.Set) (k kind, v6, ours bool) {
+	v6 = strings.Contains(s.KeyType.Name, nftables.TypeIP6Addr.Name)
+	address := s.KeyType.Name == nftables.TypeIPAddr.Name || s.KeyType.Name == nftables.TypeIP6Addr.Name
+	switch {
+	case s.IsMap && s.KeyType.Name == nftables.TypeVerdict.Name: // what the library makes of a map to verdicts
+		return verdicts, strings.HasSuffix(nominal(s.Name), "_6"), !s.Interval && !s.HasTimeout && !s.Dynamic
+	case s.Constant:
+		return 0, v6, false
+	case address && s.Dynamic && s.HasTimeout:
+		return meter, v6, !s.IsMap && !s.Interval
+	case address && s.HasTimeout:
+		return learnt, v6, !s.IsMap && !s.Interval
+	case address && s.IsMap && s.Interval:
+		return classes, v6, s.DataType.Name == nftables.TypeMark.Name
+	case address && s.IsMap:
+		return hostClasses, v6, s.DataType.Name == nftables.TypeMark.Name
+	case address && !s.Interval:
+		return hosts, v6, !s.Concatenation && !s.Dynamic
+	case address:
+		return addresses, v6, s.Interval && !s.Concatenation && !s.Dynamic
+	default:
+		return endpoints, v6, s.KeyType.Name == endpointType(v6).Name && !s.IsMap && !s.Interval && !s.HasTimeout && !s.Dynamic
 	}
 }
 
-// foundRule reads a rule's marks and counter.
-func foundRule(found *nftables.Rule) rule {
-	r := rule{}
-	r.name, r.mark = readMarks(found.UserData)
-	for _, e := range found.Exprs {
-		if c, ok := e.(*expr.Counter); ok {
-			r.counter = c
+func stayOf(elements []nftables.SetElement) map[netip.Addr]time.Time {
+	stays := map[netip.Addr]time.Time{}
+	for _, e := range elements {
+		if a, ok := netip.AddrFromSlice(e.Key); ok {
+			stays[a] = time.Now().Add(e.Expires)
 		}
 	}
-	return r
+	return stays
+}
+
+// chainIn gives the chain that an element of a map leads to. The library gives
+// a verdict's attributes as they are.
+func chainIn(e nftables.SetElement) string {
+	if len(e.Val) == 0 {
+		return ""
+	}
+	attributes, err := netlink.UnmarshalAttributes(e.Val)
+	for _, a := range attributes {
+		if err == nil && a.Type == unix.NFTA_VERDICT_CHAIN {
+			return strings.TrimRight(string(a.Data), "\x00")
+		}
+	}
+	return ""
 }

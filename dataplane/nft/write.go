@@ -3,27 +3,34 @@ package nft
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 
 	"github.com/weirproject/weir/dataplane"
 )
 
 // elementsPerMessage keeps a list of elements within the 64 KiB that one
-// netlink attribute can have: an IPv6 element takes 36 bytes. It is even, so
-// that a span's two elements stay together.
-const elementsPerMessage = 1024
+// netlink attribute can have: a span takes up to 72 bytes, in a map 136. It is
+// even, so that a span's two elements stay together.
+const elementsPerMessage = 880
 
 // writer collects one batch.
 type writer struct {
 	conn  *nftables.Conn
 	table *nftables.Table
 	ids   uint32 // of the sets made in this batch
+	// stays are the addresses that sets that learn are made with, by set.
+	stays map[string]map[netip.Addr]time.Time
 	// pending counts the batch's parts, batches those that were sent.
 	pending, batches int
 	err              error
+}
+
+func newWriter(conn *link) *writer {
+	return &writer{conn: conn.Conn, table: &nftables.Table{Name: dataplane.TableName, Family: nftables.TableFamilyINet}}
 }
 
 // write turns the kernel's content from found into wanted.
@@ -34,30 +41,26 @@ type writer struct {
 // comes or goes in the same step as the rules that use it is found empty by
 // some packets at that moment. When the agent dies in between, the next Set
 // finds unused sets and removes them.
-//
-// It gives the number of batches.
-func write(conn *nftables.Conn, found, wanted *content) (int, error) {
-	w := &writer{conn: conn, table: &nftables.Table{Name: dataplane.TableName, Family: nftables.TableFamilyINet}}
-	err := w.write(found, wanted)
-	return w.batches, err
-}
-
 func (w *writer) write(found, wanted *content) error {
-	if !wanted.exists {
+	switch {
+	case !wanted.exists:
 		w.removeTable()
 		return w.flush()
+	case found.odd:
+		return w.recreate(wanted)
+	default:
+		return w.change(found, wanted)
 	}
-	if !found.odd {
-		if err := w.change(found, wanted); err == nil || w.err != nil {
-			return err
-		}
-		// Somebody changed it since it was read: make it anew.
-	}
-	// All in one step, but a deleted chain keeps its hook for some microseconds
-	// after it, and drops what comes by when that is its policy. Nothing opens.
+}
+
+// recreate makes the table anew, all in one step; but a deleted chain keeps its
+// hook for some microseconds after it, and drops what comes by when that is its
+// policy. Nothing opens.
+func (w *writer) recreate(wanted *content) error {
 	w.removeTable()
 	w.addTable()
-	w.create(wanted)
+	w.addSets(newContent(), wanted)
+	w.changeRules(newContent(), wanted)
 	return w.flush()
 }
 
@@ -74,12 +77,7 @@ func (w *writer) change(found, wanted *content) error {
 	if err := w.flush(); err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(found.sets)) {
-		if _, keep := wanted.sets[name]; !keep {
-			w.pending++
-			w.conn.DelSet(&nftables.Set{Table: w.table, Name: name})
-		}
-	}
+	w.removeUnused(found, wanted)
 	return w.flush()
 }
 
@@ -111,57 +109,99 @@ func (w *writer) removeTable() {
 	w.conn.DelTable(w.table)
 }
 
-// create fills a new table.
-func (w *writer) create(wanted *content) {
-	for _, name := range chainNames {
-		w.addChain(name, wanted.chains[name])
-	}
-	w.addSets(newContent(), wanted)
-	for _, name := range chainNames {
-		w.addRules(name, wanted.rules[name], nil)
-	}
-}
-
-// addSets makes the sets that were not found.
+// addSets makes the sets and counters that were not found, and for maps the
+// chains, still empty, that they lead to.
 func (w *writer) addSets(found, wanted *content) {
-	for _, name := range slices.Sorted(maps.Keys(wanted.sets)) {
-		if _, there := found.sets[name]; !there {
-			w.addSet(name, wanted.sets[name])
-		}
-	}
-}
-
-// changeRules changes the rules, and the elements of the sets that stay.
-func (w *writer) changeRules(found, wanted *content) {
-	for _, name := range chainNames {
-		if p, there := found.chains[name]; !there || p != wanted.chains[name] {
+	for _, name := range wanted.chainNames() {
+		if _, there := found.chains[name]; !there && !slices.Contains(baseChains, name) {
 			w.addChain(name, wanted.chains[name])
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(wanted.sets)) {
-		if old, there := found.sets[name]; there {
-			w.changeSet(name, old, wanted.sets[name])
+		if f := found.sets[name]; f == nil {
+			w.addSet(name, wanted.sets[name])
 		}
 	}
-	for _, name := range chainNames {
-		if slices.EqualFunc(found.rules[name], wanted.rules[name], func(a, b rule) bool { return a.mark == b.mark }) {
+	for _, name := range slices.Sorted(maps.Keys(wanted.counters)) {
+		if !found.counters[name] {
+			w.pending++
+			w.conn.AddObj(&nftables.CounterObj{Table: w.table, Name: name})
+		}
+	}
+}
+
+// changeRules changes chains and rules, and the elements of the sets that stay.
+func (w *writer) changeRules(found, wanted *content) {
+	for _, name := range wanted.chainNames() {
+		if p, there := found.chains[name]; slices.Contains(baseChains, name) && (!there || p != wanted.chains[name]) {
+			w.addChain(name, wanted.chains[name])
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(wanted.sets)) {
+		if old := found.sets[name]; old != nil {
+			stale, fresh := old.changes(wanted.sets[name])
+			if fresh.kind == verdicts {
+				stale = &set{} // a packet may be on its way to them
+			}
+			w.changeElements(name, wanted.sets[name], stale, fresh)
+		}
+	}
+	for _, name := range wanted.chainNames() {
+		if sameRules(found.rules[name], wanted.rules[name]) {
 			continue
 		}
 		if len(found.rules[name]) > 0 {
 			w.pending++
 			w.conn.FlushChain(&nftables.Chain{Name: name, Table: w.table})
 		}
-		w.addRules(name, wanted.rules[name], found.rules[name])
+		w.addRules(name, wanted.rules[name])
+	}
+}
+
+// removeUnused removes what nothing leads to any more.
+func (w *writer) removeUnused(found, wanted *content) {
+	for _, name := range slices.Sorted(maps.Keys(found.sets)) {
+		if s := wanted.sets[name]; s != nil && s.kind == verdicts {
+			stale, _ := found.sets[name].changes(s)
+			w.changeElements(name, s, stale, &set{})
+		}
+	}
+	var chains []string
+	for name := range found.chains {
+		if _, keep := wanted.chains[name]; !keep {
+			chains = append(chains, name)
+		}
+	}
+	slices.Sort(chains)
+	for _, name := range chains { // they may go to each other
+		w.pending++
+		w.conn.FlushChain(&nftables.Chain{Name: name, Table: w.table})
+	}
+	for _, name := range slices.Sorted(maps.Keys(found.sets)) {
+		if wanted.sets[name] == nil {
+			w.pending++
+			w.conn.DelSet(&nftables.Set{Table: w.table, Name: name})
+		}
+	}
+	for _, name := range chains {
+		w.conn.DelChain(&nftables.Chain{Name: name, Table: w.table})
+	}
+	for _, name := range slices.Sorted(maps.Keys(found.counters)) {
+		if !wanted.counters[name] {
+			w.pending++
+			w.conn.DeleteObject(&nftables.CounterObj{Table: w.table, Name: name})
+		}
 	}
 }
 
 // addChain makes a chain, or gives an existing one the policy.
 func (w *writer) addChain(name string, policy nftables.ChainPolicy) {
 	w.pending++
-	hook, priority := hookOf(name)
-	w.conn.AddChain(&nftables.Chain{
-		Name: name, Table: w.table, Hooknum: hook, Priority: priority, Type: nftables.ChainTypeFilter, Policy: &policy,
-	})
+	chain := &nftables.Chain{Name: name, Table: w.table}
+	if hook, priority := hookOf(name); hook != nil {
+		chain.Hooknum, chain.Priority, chain.Type, chain.Policy = hook, priority, nftables.ChainTypeFilter, &policy
+	}
+	w.conn.AddChain(chain)
 }
 
 // id numbers the sets of a batch. The library's own numbering is shared by all
@@ -177,55 +217,10 @@ func (w *writer) try(err error) {
 	}
 }
 
-// kernelSet is the set as the library takes it.
-func (w *writer) kernelSet(name string, v6 bool) *nftables.Set {
-	s := &nftables.Set{Table: w.table, Name: name, KeyType: nftables.TypeIPAddr, Interval: true}
-	if v6 {
-		s.KeyType = nftables.TypeIP6Addr
-	}
-	return s
-}
-
-func (w *writer) addSet(name string, set addressSet) {
-	s := w.kernelSet(name, set.v6)
-	s.ID = w.id()
-	w.pending++
-	w.try(w.conn.AddSet(s, nil))
-	for chunk := range slices.Chunk(elements(set.spans), elementsPerMessage) {
-		w.try(w.conn.SetAddElements(s, chunk))
-	}
-}
-
-// changeSet writes only the spans that differ.
-func (w *writer) changeSet(name string, found, wanted addressSet) {
-	s := w.kernelSet(name, wanted.v6)
-	stale, fresh := difference(found.spans, wanted.spans)
-	w.pending += len(stale) + len(fresh)
-	for chunk := range slices.Chunk(elements(stale), elementsPerMessage) {
-		w.try(w.conn.SetDeleteElements(s, chunk))
-	}
-	for chunk := range slices.Chunk(elements(fresh), elementsPerMessage) {
-		w.try(w.conn.SetAddElements(s, chunk))
-	}
-}
-
-// addRules appends the rules to the chain, with the counters of those of the
-// old ones that mean the same.
-func (w *writer) addRules(chain string, rules, old []rule) {
-	counters := map[string]*expr.Counter{}
-	for _, r := range old {
-		if r.mark != "" && r.counter != nil {
-			counters[r.mark] = r.counter
-		}
-	}
+// addRules appends the rules to the chain.
+func (w *writer) addRules(chain string, rules []rule) {
 	w.pending += len(rules)
 	for _, r := range rules {
-		exprs := slices.Clone(r.exprs)
-		for i, e := range exprs {
-			if _, ok := e.(*expr.Counter); ok && counters[r.mark] != nil {
-				exprs[i] = counters[r.mark]
-			}
-		}
 		for _, l := range r.literal {
 			s := &nftables.Set{
 				Table: w.table, ID: w.id(), Name: literalName, Anonymous: true, Constant: true, KeyType: l.typ, Interval: l.interval,
@@ -234,7 +229,7 @@ func (w *writer) addRules(chain string, rules, old []rule) {
 			l.lookup.SetID = s.ID
 		}
 		w.conn.AddRule(&nftables.Rule{
-			Table: w.table, Chain: &nftables.Chain{Name: chain, Table: w.table}, Exprs: exprs, UserData: writeMarks(r.name, r.mark),
+			Table: w.table, Chain: &nftables.Chain{Name: chain, Table: w.table}, Exprs: r.exprs, UserData: writeMarks(r.name, r.mark),
 		})
 	}
 }
