@@ -9,7 +9,7 @@ import (
 )
 
 func TestCheckExample(t *testing.T) {
-	if err := Check(example(), fleet()); err != nil {
+	if err := checked(example()); err != nil {
 		t.Error(err)
 	}
 }
@@ -33,7 +33,7 @@ func TestCheckFindsWhatFails(t *testing.T) {
 		p := example()
 		p.Zones["empty"] = api.Zone{Nodes: &api.NodeSelector{Role: "none"}}
 		p.Tests = append(p.Tests[:1], api.PolicyTest{From: c.from, To: c.to, Port: port(c.port), Expect: api.Verdict(c.expect)})
-		faults := api.FieldErrors(Check(p, fleet()))
+		faults := api.FieldErrors(checked(p))
 		switch {
 		case c.want == "" && len(faults) == 0:
 		case c.want == "" || len(faults) != 1:
@@ -65,16 +65,25 @@ func TestExplain(t *testing.T) {
 			Reason: "not all of it is allowed: 203.0.113.0 → 10.80.0.11 is closed, though the rules inner allow other addresses"}},
 	} {
 		c.want.From, c.want.To, c.want.Port = c.from, c.to, port(c.port)
-		got, err := Explain(example(), fleet(), c.from, c.to, port(c.port))
+		got, err := explained(example(), c.from, c.to, port(c.port))
 		if err != nil || !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s → %s:\n got %+v, %v\nwant %+v", c.from, c.to, got, err, c.want)
 		}
 	}
-	if _, err := Explain(example(), fleet(), "a1", "moon", port("tcp/1")); err == nil || !strings.Contains(err.Error(), `"moon" is no address, zone, node or service`) {
+	if _, err := explained(example(), "a1", "moon", port("tcp/1")); err == nil || !strings.Contains(err.Error(), `"moon" is no address, zone, node or service`) {
 		t.Errorf("unknown end: got %v", err)
 	}
-	got, err := Explain(nil, fleet(), "a1", "a2", port("tcp/1"))
+	got, err := explained(nil, "a1", "a2", port("tcp/1"))
 	if err != nil || got.Verdict != api.Allow || got.Reason != "there is no policy: everything passes" {
 		t.Errorf("without a policy: got %+v, %v", got, err)
 	}
+}
+
+// checked runs the policy's tests on the fleet.
+func checked(p *api.Policy) error { return Bind(p, State{Nodes: fleet()}, someTime).Check() }
+
+// explained is the flow's explanation on the fleet.
+func explained(p *api.Policy, from, to string, at api.PortRange) (api.ZoneExplanation, error) {
+	x, err := Bind(p, State{Nodes: fleet()}, someTime).Explain(from, to, at, ExplainOptions{})
+	return x.ZoneExplanation, err
 }
