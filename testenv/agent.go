@@ -133,10 +133,16 @@ func (l *Lab) ready(ctx context.Context, host string) error {
 func (l *Lab) waitReady(ctx context.Context, host string, wait time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
+	var last error
 	for {
 		err := l.ready(ctx, host)
 		if err == nil {
 			return nil
+		}
+		// What the agent said last tells more than that our own time ran out
+		// in the middle of the next question.
+		if last == nil || ctx.Err() == nil {
+			last = err
 		}
 		p, _ := l.agent(host)
 		if !p.alive() {
@@ -147,7 +153,7 @@ func (l *Lab) waitReady(ctx context.Context, host string, wait time.Duration) er
 			if errors.Is(ctx.Err(), context.Canceled) {
 				return ctx.Err()
 			}
-			return fmt.Errorf("the agent of host %s is not ready after %s (%w); its last lines:\n%s", host, wait, err, l.lastLines(host))
+			return fmt.Errorf("the agent of host %s is not ready after %s (%w); its last lines:\n%s", host, wait, last, l.lastLines(host))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

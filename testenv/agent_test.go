@@ -96,11 +96,11 @@ func TestUpFailsWithTheAgentsLastLinesAndLeavesNothing(t *testing.T) {
 	NeedNetns(t)
 	for file, want := range map[string]string{
 		"ends":    "the agent of host a1 has ended; its last lines:\n  fake agent starts\n  fake agent was told to end",
-		"unready": "the agent of host a1 is not ready after 200ms (503 Service Unavailable: waiting for its state); its last lines:\n  fake agent starts",
+		"unready": "the agent of host a1 is not ready after 2s (503 Service Unavailable: waiting for its state); its last lines:\n  fake agent starts",
 	} {
 		t.Run(file, func(t *testing.T) {
 			o, state := agentOptions(t)
-			o.Root, o.Wait = testRoot(t), 200*time.Millisecond
+			o.Root, o.Wait = testRoot(t), 2*time.Second
 			if err := os.WriteFile(filepath.Join(state, file), nil, 0o644); err != nil {
 				t.Fatal(err)
 			}
