@@ -10,7 +10,9 @@ PREFIX ?= /usr/local
 # Debian packages, by what needs them.
 RUN_PACKAGES := iproute2 nftables dnsutils curl procps
 TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev qemu-system-x86 busybox-static iptables ipset
-BENCH_PACKAGES := nftables iptables haproxy
+BENCH_PACKAGES := nftables iptables haproxy gcc libc6-dev
+# Unpacked below bin/peers, not installed: that would start their daemons.
+BENCH_PEERS := knot unbound nsd dnsdist dnsperf
 GENERATE_PACKAGES := clang-19 llvm-19 libbpf-dev
 LINT_PACKAGES := shellcheck git
 
@@ -55,17 +57,18 @@ bench: build ## run the benchmarks, beside their peers where root allows (about 
 	@go test -run '^$$' -bench . -benchmem ./...
 	@if [ $$(id -u) = 0 ]; then \
 		scripts/need-packages $(BENCH_PACKAGES) && \
-		bin/weir-bench compare && bin/weir-bench update && bin/weir-bench soak && bin/weir-bench ports && bin/weir-bench edge ; \
+		bin/weir-bench compare && bin/weir-bench update && bin/weir-bench soak && bin/weir-bench ports && bin/weir-bench edge && bin/weir-bench zones && \
+		scripts/bench-packages bin/peers $(BENCH_PEERS) && bin/weir-bench dns ; \
 	else \
-		echo "make bench: not root, so virtual IPs are not compared with their peers" ; \
+		echo "make bench: not root, so nothing is compared with its peers" ; \
 	fi
 
 fuzz: ## fuzz every parser, FUZZTIME each (30s)
 	@scripts/fuzz $${FUZZTIME:-30s}
 
-install: build ## install the commands and the systemd unit below PREFIX (/usr/local)
+install: build ## install the commands and the systemd units below PREFIX (/usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/weir/state.d $(DESTDIR)/etc/systemd/system
 	install -m 755 $(addprefix bin/,$(filter-out weir-bench,$(COMMANDS))) $(DESTDIR)$(PREFIX)/bin
-	install -m 644 cmd/weir-agent/weir-agent.service $(DESTDIR)/etc/systemd/system
+	install -m 644 cmd/weir-agent/weir-agent.service cmd/weir-agent/weir-zones.service cmd/weir-controller/weir-controller.service $(DESTDIR)/etc/systemd/system
 
 .PHONY: help run stop test build generate lint bench fuzz install

@@ -2,9 +2,10 @@
 // state (a Snapshot), makes the kernel hold it with its reconcilers, in the
 // order written in order.go, and tells what it observes (a Status).
 //
-// This release runs standalone: the wanted state comes from files in folders
-// that it watches. The agent never writes wanted state, and it changes nothing
-// in the kernel before it has a whole Snapshot, from the files or from disk.
+// The wanted state comes from files in folders that it watches (standalone), or
+// from the controllers (joined); behind the Snapshot there is no difference. The
+// agent never writes wanted state, and it changes nothing in the kernel before it
+// has a whole Snapshot, from there or from disk.
 package agent
 
 import (
@@ -12,6 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/weirproject/weir/agent/peers"
 	"github.com/weirproject/weir/api"
 )
 
@@ -39,6 +43,17 @@ type Options struct {
 	// Ready is called once, when the first Snapshot is applied and the API
 	// answers; it may be nil.
 	Ready func()
+	// ConfigFile is where the configuration is from, and Reread reads it again:
+	// then changes of it that need no restart are taken over. nil: never.
+	ConfigFile string
+	Reread     func() (Config, error)
+	// TakeOver has Run take the DNS proxy's sockets over from the agent that runs
+	// on this node, which then ends, and loses no query.
+	TakeOver bool
+	// Sockets that were kept for this agent, and KeepSockets keeps copies of those
+	// that it opens until its end, for the one after it. nil: nobody does.
+	Sockets     []*os.File
+	KeepSockets func([]*os.File) error
 }
 
 // Agent of one node.
@@ -52,12 +67,21 @@ type Agent struct {
 	registry *prometheus.Registry
 	backends *backends
 	// order holds the components as they are applied.
-	order []*component
-	vips  *vipComponent
-	dns   *dnsComponent
-	edge  *edgeComponent
+	order   []*component
+	vips    *vipComponent
+	dns     *dnsComponent
+	answers *answersComponent
+	edge    *edgeComponent
+	zones   *zonesComponent
+	// joined is nil for an agent that lives by files, peers where nodes do not
+	// watch each other.
+	joined *joined
+	peers  *peers.Detector
 
+	reading  sync.Mutex // held while a snapshot is made and takes the place of another
 	snapshot atomic.Pointer[api.Snapshot]
+	// appliedRevision is the last one that every component has applied.
+	appliedRevision atomic.Uint64
 	// lastPass is when the reconcilers ended a pass, in Unix nanoseconds.
 	lastPass atomic.Int64
 	wake     chan struct{} // asks for a pass of all
@@ -65,9 +89,18 @@ type Agent struct {
 	timer    *time.Timer   // asks for the same later
 	unkept   atomic.Bool   // what is known of backends has changed since it was written down
 
-	mu      sync.Mutex // guards what follows
-	source  string
-	refused []api.Refusal
+	configFile  string
+	reread      func() (Config, error)
+	takesOver   bool
+	keepSockets func([]*os.File) error
+	// successor takes over from this agent, predecessor is who it took over from;
+	// both are used by Run and the reconcilers, one after the other.
+	successor, predecessor *net.UnixConn
+
+	mu            sync.Mutex // guards what follows
+	source        string
+	refused       []api.Refusal
+	refusedConfig []api.Refusal
 	// applied tells that every component has applied one snapshot.
 	applied bool
 	// nextPoke is what timer is set to.
@@ -81,22 +114,39 @@ func New(o Options) (*Agent, error) {
 	}
 	a := &Agent{
 		config: o.Config, log: o.Log, ready: o.Ready, started: time.Now(),
+		configFile: o.ConfigFile, reread: o.Reread, takesOver: o.TakeOver, keepSockets: o.KeepSockets,
 		registry: prometheus.NewRegistry(), wake: make(chan struct{}, 1), states: make(chan struct{}, 1),
 	}
 	a.metrics = newMetrics(a.registry)
 	a.timer = time.AfterFunc(time.Hour, a.pokeStates)
 	var err error
+	if a.joined, err = a.newJoined(); err != nil {
+		return nil, err
+	}
+	if a.joined != nil {
+		a.config.State = nil
+	}
+	if err := a.newPeers(); err != nil {
+		return nil, err
+	}
 	if a.backends, err = a.newBackends(); err != nil {
 		return nil, err
 	}
 	if err := a.newComponents(); err != nil {
 		return nil, err
 	}
+	a.dns.sockets = o.Sockets
 	return a, nil
 }
 
 // Run keeps the node as wanted until ctx ends. What the kernel holds then stays.
-func (a *Agent) Run(ctx context.Context) error {
+func (a *Agent) Run(ctx context.Context) (err error) {
+	if a.takesOver {
+		if err := a.takeOver(); err != nil {
+			return err
+		}
+	}
+	defer func() { err = errors.Join(err, a.handOver()) }() // when the lock is free
 	unlock, err := lock(a.config.RunDir)
 	if err != nil {
 		return err
@@ -110,11 +160,22 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.backends.health.Run(ctx) })
 	g.Go(func() error { return a.watchConnections(ctx) })
 	g.Go(func() error { return a.edge.run(ctx) })
+	g.Go(func() error { return a.zones.run(ctx) })
 	g.Go(func() error { return a.serveAPI(ctx) })
 	g.Go(func() error { return a.serveMetrics(ctx) })
-	g.Go(func() error { return watchFolders(ctx, a.log, a.config.State, a.readState) })
+	g.Go(func() error { return a.runPeers(ctx) })
+	if a.joined != nil {
+		g.Go(func() error { return a.joined.run(ctx) })
+	} else {
+		g.Go(func() error { return watchFolders(ctx, a.log, a.config.State, a.readState) })
+	}
 	g.Go(func() error { return a.reconcile(ctx) })
-	return g.Wait()
+	g.Go(func() error { return a.watchConfig(ctx) })
+	g.Go(func() error { return a.serveHandover(ctx) })
+	if err := g.Wait(); !errors.Is(err, errHandedOver) {
+		return err
+	}
+	return nil
 }
 
 // Alive tells whether the reconcilers have ended a pass within the time.
@@ -184,27 +245,50 @@ func (a *Agent) reconcile(ctx context.Context) error {
 	}
 }
 
-// readState reads the folders and takes their state over when it is whole.
+// adopt takes a state over that somebody else has checked.
+func (a *Agent) adopt(s *api.Snapshot, source string) {
+	a.reading.Lock()
+	defer a.reading.Unlock()
+	a.setSource(source)
+	a.watchNodes(s, a.snapshot.Load())
+	a.snapshot.Store(s)
+	a.poke()
+}
+
+func (a *Agent) setSource(source string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.source = source
+}
+
+// readState reads the folders and takes their state over when it is whole. A
+// joined agent has none.
 func (a *Agent) readState() {
+	a.reading.Lock()
+	defer a.reading.Unlock()
+	if a.joined != nil {
+		return
+	}
 	d, err := readFolders(a.config.State)
 	var s *api.Snapshot
 	old := a.snapshot.Load()
 	if err == nil {
+		a.zones.policies.override(d)
 		s, err = buildSnapshot(a.config, d, old)
 	}
 	a.setRefused(err)
 	if err != nil {
 		return
 	}
-	a.mu.Lock()
-	a.source = "files"
-	a.mu.Unlock()
+	a.setSource("files")
+	defer a.zones.policies.took(d, policyOf(old))
 	if s.Equal(old) {
 		return
 	}
-	if err := save(a.snapshotPath(), s); err != nil {
+	if err := save(a.snapshotPath(), a.zones.policies.kept(s)); err != nil {
 		a.log.Error("snapshot not kept on disk", "revision", s.Revision, "error", err)
 	}
+	a.watchNodes(s, old)
 	a.snapshot.Store(s)
 	a.log.Info("state taken over", "revision", s.Revision, "services", len(s.Services), "records", len(s.Records), "policy", s.Policy != nil)
 	a.poke()
@@ -215,6 +299,10 @@ func (a *Agent) snapshotPath() string { return a.dataPath("snapshot.json") }
 // loadSnapshot takes over the last snapshot on disk, which is in force until
 // the files have been read.
 func (a *Agent) loadSnapshot() error {
+	if a.joined != nil {
+		a.joined.loadKept()
+		return nil
+	}
 	var s api.Snapshot
 	found, err := load(a.snapshotPath(), &s)
 	if err != nil || !found {
@@ -223,9 +311,9 @@ func (a *Agent) loadSnapshot() error {
 	if s.Node.Name != a.config.Node.Name {
 		return fmt.Errorf("it is of node %q, and this is %q", s.Node.Name, a.config.Node.Name)
 	}
-	a.mu.Lock()
-	a.source = "disk"
-	a.mu.Unlock()
+	a.zones.policies.atStart(&s)
+	a.setSource("disk")
+	a.watchNodes(&s, nil)
 	a.snapshot.Store(&s)
 	return nil
 }

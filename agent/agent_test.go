@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -136,7 +137,7 @@ func TestABadConfigurationIsRefusedByKey(t *testing.T) {
 		"vip.edge.mode": func(c *Config) { c.VIP.Edge.Mode = "fast" },
 		"vip.edge.vrid": func(c *Config) { c.VIP.Edge.VRID = 256 },
 		"vip.range":     func(c *Config) { c.VIP.Range = c.VIP.Range6 },
-		"dns.listen[0]": func(c *Config) { c.DNS.Listen[0] = c.VIP.Range6.Addr() },
+		"dns.listen[0]": func(c *Config) { c.DNS.Listen[0] = netip.IPv6Unspecified() },
 	} {
 		c := DefaultConfig()
 		c.Node.Name = "a1"

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -21,6 +22,7 @@ type backends struct {
 	health  *health.Checker
 	outlier *outlier.Detector
 	drains  *drain.Tracker
+	nodes   nodeStates
 
 	mu      sync.Mutex              // guards what follows
 	byHand  map[handDrain]bool      // drained by weir vip drain
@@ -51,6 +53,15 @@ func (b *backends) upButFor(s *api.Service, backend api.Backend) bool {
 
 // unejected leaves out what real connections tell.
 func (b *backends) unejected(service string, protocol api.Protocol, backend netip.AddrPort) (api.BackendState, string) {
+	state, reason := b.ownState(service, protocol, backend)
+	if byNode, why := b.nodes.state(service, protocol, backend); byNode == api.Down || state == api.Up {
+		return byNode, why
+	}
+	return state, reason
+}
+
+// ownState leaves out what is known of the backend's node, too.
+func (b *backends) ownState(service string, protocol api.Protocol, backend netip.AddrPort) (api.BackendState, string) {
 	state, reason := b.health.State(service, protocol, backend)
 	if state == api.Down {
 		return state, reason
@@ -82,6 +93,13 @@ func (b *backends) touch(service string, protocol api.Protocol) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.touched[vip.ServiceRef{Service: service, Protocol: protocol}] = true
+}
+
+// peek is what was touched since the last take.
+func (b *backends) peek() map[vip.ServiceRef]bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return maps.Clone(b.touched)
 }
 
 // take returns what was touched since the last time.

@@ -8,11 +8,11 @@ import (
 	"path/filepath"
 
 	"github.com/weirproject/weir/dataplane"
+	"github.com/weirproject/weir/dataplane/answers"
 	"github.com/weirproject/weir/dataplane/deliver"
 	"github.com/weirproject/weir/dataplane/edge"
 	"github.com/weirproject/weir/dataplane/ipvs"
 	"github.com/weirproject/weir/dataplane/link"
-	"github.com/weirproject/weir/dataplane/nft"
 	"github.com/weirproject/weir/dataplane/program"
 )
 
@@ -25,7 +25,7 @@ func Cleanup(c Config) (removed []string, err error) {
 	}
 	defer unlock()
 	var faults []error
-	for name, cleanup := range map[string]func(string) (int, error){"edge": edge.Cleanup, "deliver": deliver.Cleanup} {
+	for name, cleanup := range map[string]func(string) (int, error){"edge": edge.Cleanup, "deliver": deliver.Cleanup, "answers": answers.Cleanup} {
 		dir := filepath.Join(dataplane.PinRoot, name)
 		if n, err := cleanup(dir); err != nil {
 			faults = append(faults, fmt.Errorf("remove the packet programs below %s: %w", dir, err))
@@ -43,10 +43,15 @@ func Cleanup(c Config) (removed []string, err error) {
 	} else if n > 0 {
 		removed = append(removed, fmt.Sprintf("%d objects of IPVS", n))
 	}
-	if found, err := nft.Cleanup(); err != nil {
+	if found, err := cleanFilter(context.Background(), nftablesFilter); err != nil {
 		faults = append(faults, fmt.Errorf("remove the nftables table: %w", err))
 	} else if found {
 		removed = append(removed, "nftables table inet "+dataplane.TableName)
+	}
+	if found, err := cleanFilter(context.Background(), iptablesFilter); err != nil {
+		faults = append(faults, fmt.Errorf("remove the iptables chains and sets: %w", err))
+	} else if found {
+		removed = append(removed, "iptables chains "+dataplane.ChainPrefix+"*, and sets "+dataplane.SetPrefix4+"* and "+dataplane.SetPrefix6+"*")
 	}
 	if n, err := link.Cleanup(); err != nil {
 		faults = append(faults, err)
@@ -59,6 +64,12 @@ func Cleanup(c Config) (removed []string, err error) {
 			removed = append(removed, "the files for routing daemons in "+hook)
 		}
 	}
+	if told, err := restoreHost(c); err != nil {
+		faults = append(faults, err)
+	} else if told != "" {
+		removed = append(removed, told)
+	}
+	os.Remove(c.handoverPath())
 	socket := filepath.Join(c.RunDir, "agent.sock")
 	if os.Remove(socket) == nil {
 		removed = append(removed, socket)

@@ -2,14 +2,16 @@ package agent
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/weirproject/weir/agent/resolvconf"
 	"github.com/weirproject/weir/api"
 	"github.com/weirproject/weir/dataplane"
 	"github.com/weirproject/weir/dataplane/link"
@@ -22,6 +24,11 @@ type dnsComponent struct {
 	agent *Agent
 	vips  *vipComponent
 	proxy *dnsproxy.Proxy // nil: off
+	host  *resolvconf.Host
+	// loaded is the configuration as it was read at the start.
+	loaded Config
+	tasks  taskNames
+	reach  askable
 
 	// The inputs of the table that is published, to compile only on a change.
 	snapshot   *api.Snapshot
@@ -33,45 +40,57 @@ type dnsComponent struct {
 	// notices are what the table has to tell people.
 	notices []string
 	stop    func() error
+	drain   func(within time.Duration)
+	// sockets are those that another process had opened, until start.
+	sockets []*os.File
+
+	mu sync.Mutex // guards what follows
+	// config is the current one; what it may differ in from the agent's own is in
+	// hotDNS.
+	config DNSConfig
+	// hosts are the servers that the host would ask, where these are the upstreams.
+	hosts []netip.Addr
+	// needsRestart tells that the file has changes that wait for one.
+	needsRestart bool
 }
 
 func (a *Agent) newDNS(vips *vipComponent) (*dnsComponent, error) {
-	d := &dnsComponent{agent: a, vips: vips}
-	if len(a.config.DNS.Listen) == 0 {
+	c := a.config.DNS
+	d := &dnsComponent{agent: a, vips: vips, loaded: a.config, config: c, host: resolvconf.New(hostOptions(a.config))}
+	if len(c.Listen) == 0 {
 		return d, nil
 	}
-	c := a.config.DNS
-	roots, err := certificates(c.UpstreamCA)
+	if c.asksHost() {
+		d.hosts = d.host.Upstreams(d.own())
+	}
+	options, err := a.serverOptions(c)
 	if err != nil {
 		return nil, err
 	}
-	proxy, err := dnsproxy.New(dnsproxy.ServerOptions{
-		Listen: c.listen(), Forwarding: c.forwarding(), RootCAs: roots,
-		StaleAfter: c.StaleAfter.Std(), StaleFor: c.StaleFor.Std(), ResponseRate: c.ResponseRate,
-		CacheEntries: c.CacheEntries, CacheBytes: c.CacheBytes,
-		Registerer: a.registry, Log: a.log.With("component", "dns"),
-	})
-	if err != nil {
+	options.Forwarding = d.forwarding()
+	if d.proxy, err = dnsproxy.New(options); err != nil {
 		return nil, fmt.Errorf("set up the DNS proxy: %w", err)
 	}
-	d.proxy = proxy
 	return d, nil
 }
 
-// certificates reads a file of them; nil means the system's.
-func certificates(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
+// serverOptions are the proxy's, but for whom it asks.
+func (a *Agent) serverOptions(c DNSConfig) (dnsproxy.ServerOptions, error) {
+	o := dnsproxy.ServerOptions{
+		Listen: c.listen(), StaleAfter: c.StaleAfter.Std(), StaleFor: c.StaleFor.Std(), ResponseRate: c.ResponseRate,
+		CacheEntries: c.CacheEntries, CacheBytes: c.CacheBytes, NSID: c.NSID, Version: c.Version, EmptyZones: c.EmptyZones, Dnstap: c.Dnstap,
+		ListenTLS:  c.TLS.listen(),
+		Registerer: a.registry, Log: a.log.With("component", "dns"),
+		Learner: a.zones.dnsLearner(),
 	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("read the upstreams' certificates (dns.upstream_ca): %w", err)
+	var err error
+	if o.RootCAs, err = certificates(c.UpstreamCA); err != nil {
+		return o, err
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("read the upstreams' certificates (dns.upstream_ca): %s has none in PEM", file)
+	if len(c.TLS.Listen) > 0 {
+		o.TLS, err = serverTLS(c.TLS, a.log)
 	}
-	return pool, nil
+	return o, err
 }
 
 func (d *dnsComponent) backend() string {
@@ -83,17 +102,24 @@ func (d *dnsComponent) backend() string {
 
 func (d *dnsComponent) apply(ctx context.Context, s *api.Snapshot) (dataplane.Changes, error) {
 	if d.proxy == nil {
-		return dataplane.Changes{}, nil
+		return dataplane.Changes{}, d.tellHost(ctx, nil)
 	}
-	changes, err := link.SetLoopback(d.agent.config.DNS.Listen, d.added)
+	listen := d.agent.config.DNS.addresses()
+	changes, err := link.SetLoopback(listen, d.added)
 	if err != nil {
 		return changes, err
 	}
-	d.added = d.agent.config.DNS.Listen
+	d.added = listen
+	if err := d.followHost(); err != nil {
+		return changes, err
+	}
 	if err := d.publish(s); err != nil {
 		return changes, err
 	}
-	return changes, d.start(ctx)
+	if err := d.start(ctx); err != nil {
+		return changes, err
+	}
+	return changes, d.tellHost(ctx, &changes)
 }
 
 // publish swaps the table when what it is made of has changed.
@@ -104,13 +130,14 @@ func (d *dnsComponent) publish(s *api.Snapshot) error {
 	}
 	options := d.agent.config.dnsOptions(d.vips.published(), d.vips.isUp)
 	options.Previous = d.proxy.Table()
+	options.Tasks = d.tasks.of(s)
 	// Serials go on growing over a restart.
 	options.Serial = uint32(d.agent.started.Unix())
 	table, err := dnsproxy.Compile(s, options)
 	if err != nil {
 		return fmt.Errorf("compile the names: %w", err)
 	}
-	d.proxy.Set(table)
+	d.agent.answers.swap(d.proxy, table)
 	if notices := table.Notices(); !slices.Equal(notices, d.notices) {
 		for _, notice := range notices {
 			d.agent.log.Warn("name is not as asked for", "component", "dns", "notice", notice)
@@ -134,19 +161,31 @@ func (d *dnsComponent) upBackends(s *api.Snapshot) []string {
 }
 
 // start opens the sockets after the first table is in place, so that nobody is
-// told of a name that it does not exist because it was not known yet.
+// told of a name that it does not exist because it was not known yet. The proxy
+// outlives ctx, for the agent after this one may take its sockets over.
 func (d *dnsComponent) start(ctx context.Context) error {
 	if d.stop != nil {
 		return nil
 	}
-	if err := d.proxy.Listen(); err != nil {
+	given := d.sockets
+	d.sockets = nil
+	adopted, err := d.proxy.ListenWith(given)
+	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	if len(given) > 0 {
+		d.agent.log.Info("sockets taken over", "component", "dns", "given", len(given), "adopted", adopted)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var g errgroup.Group
 	g.Go(func() error { return d.proxy.Run(ctx) })
 	d.stop = func() error { cancel(); return g.Wait() }
-	return nil
+	d.drain = func(within time.Duration) {
+		until, done := context.WithTimeout(ctx, within)
+		defer done()
+		d.proxy.Drain(until)
+	}
+	return d.agent.served()
 }
 
 func (d *dnsComponent) followsStates() bool { return true }
@@ -155,12 +194,26 @@ func (d *dnsComponent) detail() string {
 	if d.proxy == nil {
 		return "no dns.listen address: no proxy"
 	}
-	return fmt.Sprintf("%d names at %v", d.names, d.agent.config.DNS.Listen)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	text := fmt.Sprintf("%d names at %v", d.names, d.agent.config.DNS.Listen)
+	if mode := d.host.Mode(); mode != resolvconf.Off {
+		text += fmt.Sprintf("; the host asks here (%s)", mode)
+	}
+	if d.needsRestart {
+		text += "; the configuration has changes that need a restart"
+	}
+	return text
 }
 
+// close stops the proxy, unless the agent's successor is to tell when. Where
+// somebody keeps the sockets, what is not read yet stays in them.
 func (d *dnsComponent) close() error {
-	if d.stop == nil {
+	if d.stop == nil || d.agent.successor != nil {
 		return nil
+	}
+	if d.agent.keepSockets != nil {
+		d.drain(stopDrain)
 	}
 	return d.stop()
 }

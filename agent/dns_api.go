@@ -1,12 +1,14 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
 
 	"github.com/weirproject/weir/api"
+	"github.com/weirproject/weir/api/client"
 	"github.com/weirproject/weir/dnsproxy"
 )
 
@@ -96,10 +98,41 @@ func dnsUpstreams(p *dnsproxy.Proxy, _ *http.Request) (any, error) {
 	return all, nil
 }
 
+func dnsTrace(p *dnsproxy.Proxy, r *http.Request) (any, error) {
+	name, recordType := r.FormValue("name"), cmp.Or(r.FormValue("type"), "A")
+	if name == "" {
+		return nil, &httpError{http.StatusBadRequest, errors.New("name is missing")}
+	}
+	t, err := p.Trace(r.Context(), name, recordType)
+	if err != nil {
+		return nil, &httpError{http.StatusBadRequest, err}
+	}
+	return t, nil
+}
+
 func dnsFlush(p *dnsproxy.Proxy, r *http.Request) (any, error) {
 	n, err := p.Flush(r.FormValue("name"))
 	if err != nil {
 		return nil, &httpError{http.StatusBadRequest, err}
 	}
 	return api.DNSFlushed{Entries: n}, nil
+}
+
+// dnsRoutes are the API of the DNS proxy.
+func (a *Agent) dnsRoutes(mux *http.ServeMux) {
+	mux.HandleFunc("GET "+client.PathDNSQuery, answer(a.queryDNS))
+	mux.HandleFunc("GET "+client.PathDNSCache, a.withProxy(dnsCache))
+	mux.HandleFunc("GET "+client.PathDNSExplain, a.withProxy(dnsExplain))
+	mux.HandleFunc("GET "+client.PathDNSTop, a.withProxy(dnsTop))
+	mux.HandleFunc("GET "+client.PathDNSUpstreams, a.withProxy(dnsUpstreams))
+	mux.HandleFunc("GET "+client.PathDNSTrace, a.withProxy(dnsTrace))
+	mux.HandleFunc("POST "+client.PathDNSFlush, a.withProxy(dnsFlush))
+	a.mesosRoutes(mux)
+}
+
+// mesosRoutes are for what asked Mesos-DNS over HTTP: it finds the same here.
+func (a *Agent) mesosRoutes(mux *http.ServeMux) {
+	if a.dns.proxy != nil {
+		mux.Handle("GET /mesos_dns/", http.StripPrefix("/mesos_dns", a.dns.proxy.MesosDNS()))
+	}
 }

@@ -96,13 +96,14 @@ func (e *edgeComponent) backend() string {
 
 func (e *edgeComponent) followsStates() bool { return true }
 
-func (e *edgeComponent) apply(ctx context.Context, _ *api.Snapshot) (dataplane.Changes, error) {
+func (e *edgeComponent) apply(ctx context.Context, s *api.Snapshot) (dataplane.Changes, error) {
 	if e.sink == nil {
 		return dataplane.Changes{}, nil
 	}
 	e.vips.mu.Lock()
 	table := e.vips.result.Edge
 	e.vips.mu.Unlock()
+	table = e.agent.zones.limitEdge(s, table)
 	e.hops.Keep(tunnelEnds(table))
 	changes, err := e.sink.Set(ctx, table)
 	e.served = len(table.Services)

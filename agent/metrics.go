@@ -52,6 +52,7 @@ func (a *Agent) serveMetrics(ctx context.Context) error {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{}))
+	a.mesosRoutes(mux)
 	return serve(ctx, l, mux)
 }
 

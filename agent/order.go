@@ -41,12 +41,14 @@ func (a *Agent) newComponents() error {
 		return err
 	}
 	a.vips, a.edge, a.dns = vips, edge, dns
+	a.answers = newAnswers(a, dns)
 	a.order = []*component{
 		{reconciler: zones, status: api.ComponentStatus{Name: "zones"}},
 		{reconciler: vips, status: api.ComponentStatus{Name: "vip"}},
 		{reconciler: &deliveryComponent{agent: a, vips: vips}, status: api.ComponentStatus{Name: "delivery"}},
 		{reconciler: edge, status: api.ComponentStatus{Name: "edge"}},
 		{reconciler: dns, status: api.ComponentStatus{Name: "dns"}},
+		{reconciler: a.answers, status: api.ComponentStatus{Name: "dns-kernel"}},
 	}
 	return nil
 }
@@ -92,6 +94,9 @@ func (a *Agent) applyAll(ctx context.Context, s *api.Snapshot, statesAlone bool)
 		a.applied = true
 		a.mu.Unlock()
 		a.metrics.revision.Set(float64(s.Revision))
+		if a.appliedRevision.Swap(s.Revision) != s.Revision && a.joined != nil {
+			a.joined.wakeReport()
+		}
 	}
 }
 

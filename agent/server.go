@@ -11,11 +11,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/weirproject/weir/api"
 	"github.com/weirproject/weir/api/client"
-	"github.com/weirproject/weir/zones"
 )
 
 // serveAPI serves the node's local API on the socket until ctx ends. Wanted
@@ -41,23 +39,9 @@ func (a *Agent) serveAPI(ctx context.Context) error {
 func (a *Agent) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+client.PathStatus, answer(func(*http.Request) (any, error) { return a.Status(), nil }))
-	mux.HandleFunc("GET "+client.PathVIPs, answer(func(*http.Request) (any, error) { return a.vipStatuses() }))
-	mux.HandleFunc("GET "+client.PathVIPs+"/{name}", answer(a.showVIP))
-	mux.HandleFunc("GET "+client.PathVIPExplain, answer(a.explainVIP))
-	mux.HandleFunc("GET "+client.PathVIPTrace, answer(a.traceVIP))
-	mux.HandleFunc("GET "+client.PathConnections, answer(a.listConnections))
-	mux.HandleFunc("POST "+client.PathDrain, answer(a.drain))
-	mux.HandleFunc("GET "+client.PathDNSQuery, answer(a.queryDNS))
-	mux.HandleFunc("GET "+client.PathDNSCache, a.withProxy(dnsCache))
-	mux.HandleFunc("GET "+client.PathDNSExplain, a.withProxy(dnsExplain))
-	mux.HandleFunc("GET "+client.PathDNSTop, a.withProxy(dnsTop))
-	mux.HandleFunc("GET "+client.PathDNSUpstreams, a.withProxy(dnsUpstreams))
-	mux.HandleFunc("POST "+client.PathDNSFlush, a.withProxy(dnsFlush))
-	if a.dns.proxy != nil {
-		// What asked Mesos-DNS over HTTP finds the same here.
-		mux.Handle("GET /mesos_dns/", http.StripPrefix("/mesos_dns", a.dns.proxy.MesosDNS()))
-	}
-	mux.HandleFunc("GET "+client.PathZonesExplain, answer(a.explainZones))
+	a.vipRoutes(mux)
+	a.dnsRoutes(mux)
+	a.zoneRoutes(mux)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !a.appliedAll() {
@@ -134,27 +118,6 @@ func (a *Agent) queryDNS(r *http.Request) (any, error) {
 		return nil, &httpError{http.StatusBadRequest, err}
 	}
 	return result, nil
-}
-
-func (a *Agent) explainZones(r *http.Request) (any, error) {
-	s := a.snapshot.Load()
-	if s == nil {
-		return nil, &httpError{http.StatusServiceUnavailable, errNotReady}
-	}
-	if s.Policy == nil {
-		return nil, &httpError{http.StatusNotFound, errors.New("this node has no policy: nothing is filtered")}
-	}
-	port, err := api.ParsePortRange(r.FormValue("port"))
-	if err != nil {
-		return nil, &httpError{http.StatusBadRequest, err}
-	}
-	from, to := r.FormValue("from"), r.FormValue("to")
-	view := zones.Bind(s.Policy, a.zonesState(s), time.Now())
-	x, err := view.Explain(a.resolve(s, from), a.resolve(s, to), port, zones.ExplainOptions{})
-	if err != nil {
-		return nil, &httpError{http.StatusBadRequest, err}
-	}
-	return x.ZoneExplanation, nil
 }
 
 // resolve keeps addresses as they are; zones.Explain knows nodes and zones.

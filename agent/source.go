@@ -7,13 +7,11 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/weirproject/weir/api"
-	"github.com/weirproject/weir/dnsproxy"
 	"github.com/weirproject/weir/vip"
-	"github.com/weirproject/weir/zones"
+	"github.com/weirproject/weir/wanted"
 )
 
 // buildSnapshot makes the wanted state of this node from the documents: pure
@@ -32,18 +30,10 @@ func buildSnapshot(c Config, d *documents, old *api.Snapshot) (*api.Snapshot, er
 	if s.VIPs, err = vip.Allot(s.VIPs, s.Services, c.VIP.Range, c.VIP.Range6); err != nil {
 		return nil, fmt.Errorf("allot the addresses of named VIPs: %w", err)
 	}
+	_, found := wanted.Check(s, wanted.Options{Names: c.dnsOptions(nil, nil), Now: time.Now()})
 	var faults []error
-	if d.policy != nil {
-		source := d.sources[sourceKey(d.policy)]
-		faults = append(faults, source.Locate(checkPolicy(s)))
-	}
-	skipped := vip.Check(s)
-	for _, skip := range skipped {
-		source := d.sources["service "+skip.Service+"/"+string(skip.Protocol)]
-		faults = append(faults, source.Errorf(skip.Field, "%s", skip.Reason))
-	}
-	if _, err := dnsproxy.Compile(s, c.dnsOptions(nil, nil)); err != nil {
-		faults = append(faults, locateNames(d, err))
+	for _, fault := range found {
+		faults = append(faults, d.locate(fault))
 	}
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
@@ -54,43 +44,20 @@ func buildSnapshot(c Config, d *documents, old *api.Snapshot) (*api.Snapshot, er
 	return s, nil
 }
 
-// checkPolicy runs the policy's tests, and refuses what the agent cannot enforce.
-func checkPolicy(s *api.Snapshot) error {
-	for i, rule := range s.Policy.Egress {
-		if len(rule.Names) > 0 {
-			return &api.FieldError{
-				Field:  fmt.Sprintf("egress[%d].names", i),
-				Reason: "the agent does not tell the packet filter what names its DNS proxy gave out yet; write networks (cidrs) instead",
-			}
-		}
+// locate gives a fault the place of the document that it is about.
+func (d *documents) locate(fault wanted.Fault) error {
+	key := fault.Kind + " " + fault.Key
+	if fault.Kind == "policy" && d.policy != nil {
+		key = sourceKey(d.policy)
 	}
-	return zones.Bind(s.Policy, zones.StateOf(s), time.Now()).Check()
-}
-
-// locateNames gives the faults that the names' compiler found their places. It
-// names the documents, as it sees no files.
-func locateNames(d *documents, err error) error {
-	var located []error
-	for _, fault := range unwrap(err) {
-		located = append(located, locateName(d, fault))
+	source, known := d.sources[key]
+	if !known {
+		return fault.Err
 	}
-	return errors.Join(located...)
-}
-
-func unwrap(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		return joined.Unwrap()
+	if len(api.FieldErrors(fault.Err)) == 0 {
+		return source.Errorf("", "%s", fault.Err)
 	}
-	return []error{err}
-}
-
-func locateName(d *documents, fault error) error {
-	for _, r := range d.records {
-		if reason, ok := strings.CutPrefix(fault.Error(), fmt.Sprintf("record %s (%s): ", r.Name, r.Type)); ok {
-			return d.sources[sourceKey(&r)].Errorf("", "%s", reason)
-		}
-	}
-	return fmt.Errorf("compile the DNS names: %w", fault)
+	return source.Locate(fault.Err)
 }
 
 // selfNode is this node as its own file says, with the addresses of its node

@@ -18,7 +18,7 @@ func (a *Agent) Status() api.Status {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s.Source, s.Refused = a.source, slices.Clone(a.refused)
+	s.Source, s.Refused = a.source, slices.Concat(a.refused, a.refusedConfig)
 	s.Revision = s.Wanted
 	for _, c := range a.order {
 		s.Components = append(s.Components, c.status)

@@ -113,6 +113,7 @@ func (v *vipComponent) backend() string {
 // alone will change them.
 func (v *vipComponent) compile(s *api.Snapshot) vip.Result {
 	now, states := time.Now(), v.agent.backends
+	v.agent.followNodes(s)
 	changed, drained := states.setDrains(now, s)
 	if changed {
 		v.agent.unkept.Store(true)

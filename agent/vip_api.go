@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/weirproject/weir/api"
+	"github.com/weirproject/weir/api/client"
 	"github.com/weirproject/weir/dataplane"
 	"github.com/weirproject/weir/vip"
 )
@@ -187,3 +188,13 @@ func (a *Agent) vipStatuses() ([]api.VIPStatus, error) {
 
 // errNoCookie is for kernels whose sockets do not tell it (before Linux 5.14).
 var errNoCookie = errors.New("the kernel does not tell the network namespace's cookie: give the client's address")
+
+// vipRoutes are the API of virtual IPs.
+func (a *Agent) vipRoutes(mux *http.ServeMux) {
+	mux.HandleFunc("GET "+client.PathVIPs, answer(func(*http.Request) (any, error) { return a.vipStatuses() }))
+	mux.HandleFunc("GET "+client.PathVIPs+"/{name}", answer(a.showVIP))
+	mux.HandleFunc("GET "+client.PathVIPExplain, answer(a.explainVIP))
+	mux.HandleFunc("GET "+client.PathVIPTrace, answer(a.traceVIP))
+	mux.HandleFunc("GET "+client.PathConnections, answer(a.listConnections))
+	mux.HandleFunc("POST "+client.PathDrain, answer(a.drain))
+}

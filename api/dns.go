@@ -69,3 +69,37 @@ type DNSExplainedRecord struct {
 	// Reason tells why it is not answered.
 	Reason string `json:"reason,omitempty"`
 }
+
+// DNSTrace is the way that a question takes.
+type DNSTrace struct {
+	Name string `json:"name"`
+	Type string `json:"type"`
+	// Steps before anybody is asked, in order.
+	Steps []DNSTraceStep `json:"steps"`
+	// Upstreams of the name's zone, all asked at once, in the order in which
+	// clients' questions go to them.
+	Upstreams []DNSTraceUpstream `json:"upstreams,omitempty"`
+	// Answer that clients get.
+	Answer DNSAnswer `json:"answer"`
+}
+
+// DNSTraceStep is one step of the way.
+type DNSTraceStep struct {
+	Step    string `json:"step"`
+	Verdict string `json:"verdict"`
+}
+
+// DNSTraceUpstream is what one upstream said.
+type DNSTraceUpstream struct {
+	Upstream string `json:"upstream"`
+	Protocol string `json:"protocol"`
+	// Took until it answered; zero when it did not. Usual is its smoothed round
+	// trip; zero while nothing is known.
+	Took  Duration `json:"took,omitzero"`
+	Usual Duration `json:"usual,omitzero"`
+	// Rcode and Answer; empty when there is no answer.
+	Rcode  string   `json:"rcode,omitempty"`
+	Answer []string `json:"answer,omitempty"`
+	// Verdict in words: good, or why the answer would not be taken.
+	Verdict string `json:"verdict"`
+}

@@ -21,6 +21,14 @@ type Snapshot struct {
 	Policy *Policy `json:"policy,omitempty"`
 	// VIPs has the addresses of every named VIP, by name.namespace.
 	VIPs map[string]VIPAddresses `json:"vips,omitempty"`
+	// Tasks of the whole cluster, sorted by id.
+	Tasks []Task `json:"tasks,omitempty"`
+	// Run are the tasks that this node shall run, sorted by id.
+	Run []TaskSpec `json:"run,omitempty"`
+	// Networks of containers, sorted by name, and the nodes' subnets of them,
+	// sorted by network and node.
+	Networks []ContainerNetwork `json:"networks,omitempty"`
+	Subnets  []Subnet           `json:"subnets,omitempty"`
 }
 
 // VIPAddresses are what a named VIP has been allotted from the ranges.

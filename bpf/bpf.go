@@ -8,3 +8,5 @@ package bpf
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type fate -type role Deliver deliver.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-parameter
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type edge_reason -type edge_deliver -type packet_fault -type backend_state Edge edge.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-parameter
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type nat_result EdgeNat edge_nat.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-parameter
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type dns_fate -type dns_set -type dns_range DnsAnswer dns_answer.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-parameter
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type address -type flow_flag -type trace_kind -type flow_event -type drop_event Trace trace.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-parameter

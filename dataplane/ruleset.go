@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"context"
+	"iter"
 	"net/netip"
 	"time"
 
@@ -71,11 +72,41 @@ type AddressSet struct {
 	// Name is 1 to 29 characters: a letter first, then letters, digits, "-", "_".
 	Name     string
 	Prefixes []netip.Prefix // sorted by address, IPv4 first; disjoint
+	// Pieces go on where Prefixes end, in the same order. One version of a large
+	// set so shares with the next what has not changed. No piece is empty.
+	Pieces [][]netip.Prefix
 	// Version is the same for the same content: two sets of one name and one
 	// version, neither 0, have the same prefixes. 0: not known.
 	Version uint64 `json:"-"`
 	// Delta leads to it from an earlier version; nil when that is not known.
 	Delta *SetDelta `json:"-"`
+}
+
+// All gives the prefixes, in their order.
+func (s AddressSet) All() iter.Seq[netip.Prefix] {
+	return func(yield func(netip.Prefix) bool) {
+		for _, p := range s.Prefixes {
+			if !yield(p) {
+				return
+			}
+		}
+		for _, piece := range s.Pieces {
+			for _, p := range piece {
+				if !yield(p) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Len is the number of prefixes.
+func (s AddressSet) Len() int {
+	n := len(s.Prefixes)
+	for _, piece := range s.Pieces {
+		n += len(piece)
+	}
+	return n
 }
 
 // SetDelta is the difference between two versions of a set.

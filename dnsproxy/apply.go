@@ -12,7 +12,7 @@ import (
 
 const (
 	// fullShard is how many names a shard has on average before all are split.
-	fullShard = 48
+	fullShard = 16
 	// maxEntry bounds what one name has, in bytes; a message has 65,535.
 	maxEntry = 4 << 20
 	// maxChain is how many CNAMEs an answer may follow.

@@ -46,6 +46,9 @@ type call struct {
 	id       uint16
 	stream   *stream // likewise (TCP, TLS)
 	stop     func()  // likewise (HTTPS)
+
+	try      *try // whose call it is; nil for a probe's
+	response response
 }
 
 // maxRetries bounds a call's packets: without EDNS, with a new cookie, over TCP.
@@ -124,8 +127,8 @@ func (c *call) read(wire []byte, err *error) (*response, verdict) {
 	if fits == noMatch {
 		return nil, ignore
 	}
-	r, broken := readResponse(c.q, wire)
-	if broken != nil {
+	r := &c.response
+	if broken := r.readFrom(c.q, wire); broken != nil {
 		*err = broken
 		return nil, take
 	}

@@ -107,6 +107,7 @@ func compileWhole(s *api.Snapshot, o Options) (*Table, error) {
 		return nil, err
 	}
 	t := n.current
+	t.pack()
 	if t.serial == before {
 		t.serial++ // another table altogether
 	}

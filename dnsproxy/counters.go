@@ -82,10 +82,10 @@ type tally struct {
 	local, waited histogram
 }
 
-func (t *tally) count(q *query, s source, rcode int) {
+func (t *tally) count(zone uint8, qtype uint16, s source, rcode int) {
 	slot := rcodeSlot(rcode)
 	t.queries[s][slot]++
-	t.zones[min(q.zone, zoneSlots-1)][typeSlot(q.qtype)][slot]++
+	t.zones[min(zone, zoneSlots-1)][typeSlot(qtype)][slot]++
 }
 
 func (t *tally) add(o *tally) {
@@ -123,9 +123,9 @@ type counters struct {
 	_       [64]byte
 }
 
-func (c *counters) addLate(q *query, rcode int, took time.Duration) {
+func (c *counters) addLate(zone uint8, qtype uint16, rcode int, took time.Duration) {
 	c.late.mu.Lock()
-	c.late.tally.count(q, sourceUpstream, rcode)
+	c.late.tally.count(zone, qtype, sourceUpstream, rcode)
 	c.late.tally.waited.observe(took, 1)
 	c.late.mu.Unlock()
 }

@@ -204,8 +204,13 @@ func questions(z *reference) (all []*dns.Msg) {
 	return all
 }
 
-// exchange asks over TCP, so that nothing is cut.
 func exchange(t *testing.T, q *dns.Msg, at string) string {
+	t.Helper()
+	return inWords(exchangeMessage(t, q, at))
+}
+
+// exchangeMessage asks over TCP, so that nothing is cut.
+func exchangeMessage(t *testing.T, q *dns.Msg, at string) *dns.Msg {
 	t.Helper()
 	conn := conns[t][at]
 	if conn == nil {
@@ -224,7 +229,7 @@ func exchange(t *testing.T, q *dns.Msg, at string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return inWords(m)
+	return m
 }
 
 // conns are connections that stay open during a test.

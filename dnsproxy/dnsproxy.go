@@ -66,7 +66,7 @@ func New(o ServerOptions) (*Proxy, error) {
 	}
 	p.flights = &flights{
 		cache: p.cache, forward: p.forward, clock: p.now, limit: whole, staleIn: o.StaleAfter, staleFor: o.StaleFor,
-		most: o.MaxForwards, perOne: o.MaxClientForwards, guard: p.guard, flying: map[string]*flight{}, clients: map[netip.Addr]int{},
+		most: o.MaxForwards, perOne: o.MaxClientForwards, guard: p.guard, learner: o.Learner, flying: map[string]*flight{}, clients: map[netip.Addr]int{},
 	}
 	forwarding, err := o.forwarding()
 	if err != nil {

@@ -163,7 +163,7 @@ func (p *Proxy) explainForwarding(e *Explanation, wire string) {
 		return
 	}
 	e.ForwardZone = zone.name
-	for _, u := range zone.order(p.now()) {
+	for _, u := range zone.order(p.now(), nil) {
 		if !slices.Contains(e.Upstreams, u.name) {
 			e.Upstreams = append(e.Upstreams, u.name)
 		}

@@ -1,7 +1,6 @@
 package dnsproxy
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"sync"
@@ -53,12 +52,21 @@ type flight struct {
 	result *cached // set by finish, taken by unlock
 	serve  *cached // likewise, by giveOld
 	last   error
+
+	// Room for what nearly every flight has, so that it is one piece of memory.
+	first struct {
+		try     try
+		tries   [1]*try
+		waiting [1]*waiter
+		order   [attempts]*upstream
+	}
 }
 
 // try is one upstream's turn in a flight.
 type try struct {
+	flight *flight
 	up     *upstream
-	call   *call
+	call   call
 	sent   int64
 	over   bool // answered, failed or given up
 	blamed bool
@@ -69,10 +77,11 @@ func (f *flights) newFlight(key string, w *waiter, zone *route) *flight {
 	l := &flight{table: f, key: key, query: w.query, zone: zone}
 	l.query.raw = nil // the first waiter's
 	l.q = question{
+		// Behind the name the array holds the rest of keys, which changes.
 		name: l.query.name[:l.query.nameLen:l.query.nameLen], qtype: l.query.qtype,
 		do: l.query.do, cd: l.query.flags&flagCD != 0, ad: l.query.flags&flagAD != 0,
 	}
-	l.q.name = bytes.Clone(l.q.name) // query's own array also holds the keys
+	l.waiting, l.tries = l.first.waiting[:0], l.first.tries[:0]
 	return l
 }
 
@@ -88,9 +97,8 @@ func (l *flight) start() {
 	if old.serves(l.began, f.staleFor) {
 		l.old = old.asStale(l.began)
 	}
-	l.order = l.zone.order(l.began)
+	l.order = l.zone.order(l.began, l.first.order[:0])
 	f.forward.earn()
-	l.timer = time.AfterFunc(f.limit, l.tick)
 	if l.old != nil && l.zone.isDown() {
 		l.giveOld() // there is nobody to wait for
 	}
@@ -162,8 +170,7 @@ func (l *flight) askNext(now int64) {
 		}
 		u := l.order[i]
 		l.order = slices.Delete(l.order, i, i+1)
-		t := &try{up: u, sent: now}
-		t.call = &call{up: u, q: &l.q, clock: l.table.clock, done: func(_ *call, r *response, err error) { l.reply(t, r, err) }}
+		t := l.newTry(u, now)
 		u.noteAsked(now)
 		if err := t.call.start(); err != nil {
 			l.drop(u, fmt.Errorf("ask %s: %w", u.name, err))
@@ -185,6 +192,18 @@ func (l *flight) askNext(now int64) {
 		l.rearm(now)
 	}
 }
+
+func (l *flight) newTry(u *upstream, now int64) *try {
+	t := &l.first.try
+	if t.up != nil {
+		t = new(try)
+	}
+	t.flight, t.up, t.sent = l, u, now
+	t.call = call{up: u, q: &l.q, clock: l.table.clock, try: t, done: replied}
+	return t
+}
+
+func replied(c *call, r *response, err error) { c.try.flight.reply(c.try, r, err) }
 
 // idle gives the place of the next upstream that is not being asked; -1: none.
 // One that has been silent for an attempt's length may be asked again, since

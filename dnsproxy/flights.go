@@ -36,6 +36,7 @@ type flights struct {
 	most     int // different questions at once
 	perOne   int // of one client
 	guard    func(what string)
+	learner  Learner        // or nil
 	wg       sync.WaitGroup // of flights
 
 	overload, coalesced atomic.Uint64
@@ -105,6 +106,15 @@ func (f *flights) empty(from *flight) []*waiter {
 
 // land ends a flight with its answer.
 func (f *flights) land(flight *flight, answer *cached) {
+	if lesson := f.lesson(flight, answer); lesson != nil {
+		f.after(lesson, func() { f.deliver(flight, answer) })
+		return
+	}
+	f.deliver(flight, answer)
+}
+
+// deliver keeps the answer and gives it to those who wait.
+func (f *flights) deliver(flight *flight, answer *cached) {
 	if answer.expires > f.clock() && f.forward.routes.Load().match(flight.q.name) == flight.zone {
 		f.cache.keep(&flight.query, answer)
 	} else {
@@ -123,6 +133,10 @@ func (f *flights) land(flight *flight, answer *cached) {
 // serveStale answers those who wait, and those who come while the flight goes
 // on, with an old answer.
 func (f *flights) serveStale(flight *flight, answer *cached) {
+	f.after(f.lesson(flight, answer), func() { f.deliverStale(flight, answer) })
+}
+
+func (f *flights) deliverStale(flight *flight, answer *cached) {
 	f.cache.stale.Add(1)
 	f.mu.Lock()
 	flight.stale = answer

@@ -43,6 +43,16 @@ func (l *link) usable() bool {
 	return false
 }
 
+// load is how many questions wait on it; none on a nil one.
+func (l *link) load() int {
+	if l == nil {
+		return 0
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.waiting)
+}
+
 // enter notes the call under its packet's id, which it redraws if it is taken.
 func (l *link) enter(c *call, packet []byte) error {
 	l.mu.Lock()
@@ -63,21 +73,33 @@ func (l *link) enter(c *call, packet []byte) error {
 	return errors.New("draw an id: all are taken")
 }
 
-// read takes the replies, all that are there by one system call.
-func (l *link) read(answers *outboxes) {
-	var room [replyBatch][replyRoom]byte
-	var vector [replyBatch]unix.Iovec
-	var in [replyBatch]message
-	for i := range in {
-		vector[i].Base = &room[i][0]
-		vector[i].SetLen(replyRoom)
-		in[i].header.Iov = &vector[i]
-		in[i].header.SetIovlen(1)
+// replies is room for a batch. Sockets borrow it while they read one, since most
+// wait most of the time.
+type replies struct {
+	room   [replyBatch][replyRoom]byte
+	vector [replyBatch]unix.Iovec
+	in     [replyBatch]message
+}
+
+func newReplies() any {
+	r := new(replies)
+	for i := range r.in {
+		r.vector[i].Base = &r.room[i][0]
+		r.vector[i].SetLen(replyRoom)
+		r.in[i].header.Iov = &r.vector[i]
+		r.in[i].header.SetIovlen(1)
 	}
+	return r
+}
+
+// read takes the replies, all that are there by one system call.
+func (l *link) read(answers *outboxes, rooms *sync.Pool) {
 	var done bool
 	var failure error
 	receive := func(fd uintptr) bool {
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&in[0])), replyBatch, unix.MSG_DONTWAIT, 0, 0)
+		r := rooms.Get().(*replies)
+		defer rooms.Put(r)
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.in[0])), replyBatch, unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:
 		case unix.EAGAIN, unix.EINTR:
@@ -89,7 +111,7 @@ func (l *link) read(answers *outboxes) {
 		answers.hold()
 		defer answers.release()
 		for i := range int(n) {
-			done = l.take(room[i][:in[i].length]) || done
+			done = l.take(r.room[i][:r.in[i].length]) || done
 		}
 		return done || n == replyBatch // else wait: the poller wakes us if more has come
 	}

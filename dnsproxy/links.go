@@ -18,10 +18,10 @@ const (
 	maxLinks    = 16
 	linkLife    = 10 * time.Second
 	linkQueries = 1000
-	linkRun     = 8    // questions in a row on one, about, so that their replies are read together
+	linkRun     = 32   // questions in a row on one, about, when many wait, so that their replies are read together
 	linkWaiting = 1024 // questions without a reply on one socket
 	lastReplies = 5 * time.Second
-	replyBatch  = 8
+	replyBatch  = 32
 	replyRoom   = 4096
 	idAttempts  = 8
 )
@@ -35,6 +35,7 @@ type links struct {
 	// answers are held while a batch of replies is read; questions gathers what
 	// is sent.
 	answers, questions *outboxes
+	rooms              sync.Pool // of replies
 
 	mu     sync.Mutex // guards slots, closed
 	slots  [maxLinks]*link
@@ -44,7 +45,7 @@ type links struct {
 }
 
 func newLinks(address netip.AddrPort, up *upstream, f *forwarder) *links {
-	return &links{address: address, forged: &up.forged, unsent: &up.unsent, guard: f.guard, answers: f.answers, questions: f.questions}
+	return &links{address: address, forged: &up.forged, unsent: &up.unsent, guard: f.guard, answers: f.answers, questions: f.questions, rooms: sync.Pool{New: newReplies}}
 }
 
 // send implements way. It never blocks.
@@ -77,7 +78,8 @@ func (s *links) pick() (*link, error) {
 		return nil, net.ErrClosed
 	}
 	if s.left--; s.left < 0 {
-		s.now, s.left = rand.IntN(maxLinks), rand.IntN(2*linkRun)
+		s.now = rand.IntN(maxLinks)
+		s.left = rand.IntN(2 * min(linkRun, 1+s.slots[s.now].load()/2))
 	}
 	slot := &s.slots[s.now]
 	if l := *slot; l != nil && l.usable() {
@@ -99,7 +101,7 @@ func (s *links) pick() (*link, error) {
 	go func() {
 		defer l.end(errGone)
 		defer s.guard("reading an upstream's replies")
-		l.read(s.answers)
+		l.read(s.answers, &s.rooms)
 	}()
 	return l, nil
 }

@@ -60,6 +60,7 @@ func (c *claims) fixed(controllers []*api.Node, self *api.Node) {
 		if c.asDerived("the nodes", rankShared); len(controllers) > 0 {
 			c.service(c.below(d, "_leader._tcp"), 0, 0, c.options.controllerPort(), c.below(d, "leader"))
 		}
+		c.numbered(d, controllers)
 		for _, f := range c.options.Frameworks {
 			c.framework(d, f)
 		}

@@ -64,6 +64,8 @@ type ServerOptions struct {
 	// MaxConns bounds the TCP connections of each Listen address,
 	// MaxClientConns those of one client to it; 1,000 and 100 when zero.
 	MaxConns, MaxClientConns int
+	// Learner is told the addresses of names before clients are; or nil.
+	Learner Learner
 	// Registerer takes the metrics; nil: none are registered.
 	Registerer prometheus.Registerer
 	// Log; nil: nothing is logged.

@@ -29,29 +29,29 @@ type response struct {
 	minTTL   uint32 // of the answers
 }
 
-// readResponse reads a reply whose header and question are known to match q.
+// readFrom reads a reply whose header and question are known to match q.
 // When it was cut, what came of it is not looked at.
-func readResponse(q *question, wire []byte) (*response, error) {
-	r := &response{wire: wire, begin: headerSize + len(q.name) + 4, rcode: int(wire[3] & 0xF), truncated: wire[2]&2 != 0, plain: true, minTTL: 1<<31 - 1}
+func (r *response) readFrom(q *question, wire []byte) error {
+	*r = response{wire: wire, begin: headerSize + len(q.name) + 4, rcode: int(wire[3] & 0xF), truncated: wire[2]&2 != 0, plain: true, minTTL: 1<<31 - 1}
 	r.an, r.ns = int(binary.BigEndian.Uint16(wire[6:])), int(binary.BigEndian.Uint16(wire[8:]))
 	if r.truncated {
-		return r, nil
+		return nil
 	}
 	extra := int(binary.BigEndian.Uint16(wire[10:]))
 	if (r.an+r.ns+extra)*11 > len(wire) {
-		return nil, errBroken
+		return errBroken
 	}
 	r.ttls = make([]uint16, 0, r.an+r.ns)
 	at, err := r.readAnswers(q, r.begin)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	r.answersEnd = at
 	var name [maxName]byte
 	for range r.ns {
 		record, _, err := readResource(wire, at, &name)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if record.rtype == dns.TypeSOA && !r.hasSOA {
 			r.soa, r.hasSOA = record, true
@@ -63,7 +63,7 @@ func readResponse(q *question, wire []byte) (*response, error) {
 	for range extra {
 		record, _, err := readResource(wire, at, &name)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if record.rtype == dns.TypeOPT {
 			r.edns, r.options = true, wire[record.data:record.end]
@@ -71,14 +71,15 @@ func readResponse(q *question, wire []byte) (*response, error) {
 		}
 		at = record.end
 	}
-	return r, nil
+	return nil
 }
 
 // readAnswers walks along the CNAMEs. Records off the chain are what a forger
 // or a confused server adds; then plain becomes false.
 func (r *response) readAnswers(q *question, at int) (end int, err error) {
 	var name, target [maxName]byte
-	chain := [][]byte{q.name}
+	var room [4][]byte
+	chain := append(room[:0], q.name)
 	for range r.an {
 		record, n, err := readResource(r.wire, at, &name)
 		if err != nil {

@@ -52,6 +52,11 @@ func servedFrom(t testing.TB, c *cached, name string) *dns.Msg {
 	return unpack(t, out[:c.answer(&q, out, tcpSize, 0, 0)])
 }
 
+func readResponse(q *question, wire []byte) (*response, error) {
+	r := new(response)
+	return r, r.readFrom(q, wire)
+}
+
 func TestRepliesAreKeptWithoutWhatWasNotAskedFor(t *testing.T) {
 	additional := func(m *dns.Msg) {
 		rr, _ := dns.NewRR("evil.example. 60 IN A 192.0.2.66")

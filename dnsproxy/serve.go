@@ -63,7 +63,7 @@ func (w *worker) count(src source, rcode int) {
 		w.stats.mu.Lock()
 		defer w.stats.mu.Unlock()
 	}
-	w.stats.tally.count(&w.query, src, rcode)
+	w.stats.tally.count(w.query.zone, w.query.qtype, src, rcode)
 }
 
 // broken answers a packet that made the code panic.
@@ -189,12 +189,12 @@ func (p *Proxy) paced(q *query, from *client, out []byte, flags uint16, now int6
 // submit lets the worker's last query, a miss, wait for an upstream. send gets
 // the answer, from another goroutine, and may keep it.
 func (w *worker) submit(send func(answer []byte)) {
-	stats, limit, asked := w.stats, w.limit(), w.query
+	stats, limit, zone, qtype := w.stats, w.limit(), w.query.zone, w.query.qtype
 	began := w.proxy.now()
 	var answered atomic.Bool
 	once := func(answer []byte, rcode int, _ string) {
 		if answered.CompareAndSwap(false, true) {
-			stats.addLate(&asked, rcode, time.Duration(w.proxy.now()-began))
+			stats.addLate(zone, qtype, rcode, time.Duration(w.proxy.now()-began))
 			send(answer)
 		}
 	}

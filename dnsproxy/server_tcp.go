@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,6 +64,9 @@ func (t *tcpServer) run(ctx context.Context, door net.Listener) error {
 		conn, err := door.Accept()
 		switch {
 		case errors.Is(err, net.ErrClosed):
+			return nil
+		case errors.Is(err, os.ErrDeadlineExceeded): // drained: connections go on
+			<-ctx.Done()
 			return nil
 		case err != nil && ctx.Err() != nil:
 			return nil

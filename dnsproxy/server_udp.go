@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -74,7 +75,7 @@ func (s *udpSocket) run() error {
 		switch err := s.raw.Read(receive); {
 		case s.failure != nil:
 			return s.failure
-		case errors.Is(err, net.ErrClosed):
+		case errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded): // the latter: drained
 			return nil
 		case err != nil:
 			return fmt.Errorf("wait for queries: %w", err)

@@ -87,7 +87,9 @@ func (n *names) rebuild(seed maphash.Seed, old *shard, drop func(hash uint64) bo
 			size += int(d.size() / 8)
 		}
 	}
-	mask := uint32(1)<<max(1, bits.Len(uint(2*len(hashes)))) - 1 // at most half are taken, so that a miss ends soon
+	// At most three quarters are taken, so that a miss ends soon: mostly within
+	// one cache line.
+	mask := uint32(1)<<max(1, bits.Len(uint(len(hashes)+len(hashes)/3))) - 1
 	s := shard{mask: mask}
 	s.data = make([]uint64, s.slotsIn()+size)
 	at := s.slotsIn()

@@ -88,7 +88,7 @@ func (t *Table) find(name []byte) *entry {
 // group is what is copied of the list of shards when one of them changes.
 type group [groupSize]shard
 
-const groupSize = 64
+const groupSize = 32
 
 func (t *Table) shard(i uint32) *shard { return &t.groups[i/groupSize][i%groupSize] }
 
@@ -98,6 +98,24 @@ func (t *Table) setShards(n uint32) {
 	t.groups = make([]*group, (n+groupSize-1)/groupSize)
 	for i := range t.groups {
 		t.groups[i] = new(group)
+	}
+}
+
+// pack moves the shards of each group together. A large table that was made piece
+// by piece lies scattered among what was thrown away meanwhile, and the heap would
+// keep half as much again for it. Nobody else may know the table yet.
+func (t *Table) pack() {
+	for at, old := range t.groups {
+		packed, size := *old, 0
+		for i := range packed {
+			size += len(packed[i].data)
+		}
+		room := make([]uint64, size)
+		for i := range packed {
+			n := copy(room, packed[i].data)
+			packed[i].data, room = room[:n:n], room[n:]
+		}
+		t.groups[at] = &packed
 	}
 }
 

@@ -10,7 +10,12 @@ func (l *flight) rearm(now int64) {
 	if l.old != nil && !l.given {
 		due = min(due, l.began+int64(l.table.staleIn))
 	}
-	l.timer.Reset(time.Duration(max(0, due-now)))
+	wait := time.Duration(max(0, due-now))
+	if l.timer == nil {
+		l.timer = time.AfterFunc(wait, l.tick)
+		return
+	}
+	l.timer.Reset(wait)
 }
 
 // tick does what is due.

@@ -137,13 +137,14 @@ func (u *upstream) isDown() bool {
 
 // order is whom to ask: the cheapest first, those that are not known yet before
 // all others, those that lead back to us never, and as many again as there are
-// attempts, since a packet may just be lost.
-func (r *route) order(now int64) []*upstream {
+// attempts, since a packet may just be lost. It is appended to order.
+func (r *route) order(now int64, order []*upstream) []*upstream {
 	type priced struct {
 		up   *upstream
 		cost float64
 	}
-	all := make([]priced, 0, 4)
+	var room [attempts]priced
+	all := room[:0]
 	for _, u := range r.upstreams {
 		if !u.loop.found(now) {
 			all = append(all, priced{u, u.cost(now)})
@@ -158,7 +159,6 @@ func (r *route) order(now int64) []*upstream {
 		}
 		return 0
 	})
-	order := make([]*upstream, 0, max(attempts, len(all)))
 	for len(all) > 0 && len(order) < attempts {
 		for _, p := range all {
 			order = append(order, p.up)

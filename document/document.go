@@ -82,12 +82,14 @@ func newObject(kind string) api.Object {
 		return &api.Policy{}
 	case "node":
 		return &api.Node{}
+	case "network":
+		return &api.ContainerNetwork{}
 	}
 	return nil
 }
 
 // kindNames are the kinds that newObject knows, for messages.
-const kindNames = "service, record, policy, node"
+const kindNames = "service, record, policy, node, network"
 
 // Parse reads the typed documents of a file, separated by "---" lines, and
 // validates each. All faults of the file come back joined; the documents are

@@ -19,7 +19,7 @@ if weir-lab list | grep -qw demo; then
   show weir-lab down demo
 fi
 
-step "bring up a data center: five nodes with an agent, one outsider"
+step "bring up a data center: a controller, five nodes with an agent that join it, one outsider"
 show weir-lab up -f examples/demo/lab.yaml --wait 30s
 
 step "start small HTTP servers on three private nodes, and one at the edge"
@@ -85,7 +85,7 @@ The lab is still up. Try:
   weir-lab shell a1                                   a shell on a node
   weir-lab exec a1 -- weir vip list                   what is served
   weir-lab exec a2 -- weir dns query a3.node.weir.internal
-  $EDITOR examples/demo/state.d/services.yaml         in force on every node within 200 ms
+  $EDITOR examples/demo/state.d/services.yaml         then: weir-lab apply
   weir-lab logs a1 -f
 make stop removes it all.
 TEXT

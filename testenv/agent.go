@@ -21,18 +21,23 @@ const AgentBinaryName = "weir-agent"
 
 // FindAgent looks for weir-agent in dir, beside the running program, and in
 // $PATH, in this order; an empty dir is passed over.
-func FindAgent(dir string) (string, error) {
+func FindAgent(dir string) (string, error) { return find(dir, AgentBinaryName) }
+
+// FindController does the same for weir-controller.
+func FindController(dir string) (string, error) { return find(dir, ControllerBinaryName) }
+
+func find(dir, name string) (string, error) {
 	if dir != "" {
-		return exec.LookPath(filepath.Join(dir, AgentBinaryName))
+		return exec.LookPath(filepath.Join(dir, name))
 	}
 	if self, err := os.Executable(); err == nil {
-		if path, err := exec.LookPath(filepath.Join(filepath.Dir(self), AgentBinaryName)); err == nil {
+		if path, err := exec.LookPath(filepath.Join(filepath.Dir(self), name)); err == nil {
 			return path, nil
 		}
 	}
-	path, err := exec.LookPath(AgentBinaryName)
+	path, err := exec.LookPath(name)
 	if err != nil {
-		return "", fmt.Errorf("find %s beside this program or in $PATH: %w", AgentBinaryName, err)
+		return "", fmt.Errorf("find %s beside this program or in $PATH: %w", name, err)
 	}
 	return filepath.Abs(path)
 }
@@ -146,22 +151,22 @@ func (l *Lab) waitReady(ctx context.Context, host string, wait time.Duration) er
 		}
 		p, _ := l.agent(host)
 		if !p.alive() {
-			return fmt.Errorf("the agent of host %s has ended; its last lines:\n%s", host, l.lastLines(host))
+			return fmt.Errorf("the agent of host %s has ended; its last lines:\n%s", host, l.lastLines(host, "agent"))
 		}
 		select {
 		case <-ctx.Done():
 			if errors.Is(ctx.Err(), context.Canceled) {
 				return ctx.Err()
 			}
-			return fmt.Errorf("the agent of host %s is not ready after %s (%w); its last lines:\n%s", host, wait, last, l.lastLines(host))
+			return fmt.Errorf("the agent of host %s is not ready after %s (%w); its last lines:\n%s", host, wait, last, l.lastLines(host, "agent"))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
-// lastLines quotes the end of the agent's log.
-func (l *Lab) lastLines(host string) string {
-	data, _ := os.ReadFile(l.LogFile(host, "agent"))
+// lastLines quotes the end of the log of the agent or the controller.
+func (l *Lab) lastLines(host, name string) string {
+	data, _ := os.ReadFile(l.LogFile(host, name))
 	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
 	return "  " + strings.Join(lines[max(len(lines)-15, 0):], "\n  ")
 }

@@ -16,8 +16,8 @@ func (l *Lab) Detach(ctx context.Context, host, name string, argv ...string) err
 	if !nameSyntax.MatchString(name) {
 		return fmt.Errorf("name of the command %q %s", name, nameRule)
 	}
-	if name == "agent" {
-		return fmt.Errorf("the name %s belongs to the host's agent", name)
+	if name == "agent" || name == "controller" {
+		return fmt.Errorf("the name %s belongs to the host's %s", name, name)
 	}
 	unlock, err := l.lock(ctx)
 	if err != nil {

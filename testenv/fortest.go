@@ -48,8 +48,8 @@ func ForTest(t testing.TB, text string, o Options) *Lab {
 // logTo quotes the ends of the agents' logs.
 func (l *Lab) logTo(t testing.TB) {
 	for _, h := range l.Spec.Hosts {
-		if h.RunsAgent() {
-			t.Logf("the last lines of the agent of %s:\n%s", h.Name, l.lastLines(h.Name))
+		for _, name := range h.Run {
+			t.Logf("the last lines of the %s of %s:\n%s", name, h.Name, l.lastLines(h.Name, name))
 		}
 	}
 }

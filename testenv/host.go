@@ -28,6 +28,9 @@ func (l *Lab) boot(ctx context.Context, index int) error {
 		return err
 	}
 	v := view{disk: l.disk(h.Name), state: l.Spec.State}
+	if l.Spec.Joined() {
+		v.state = "" // the controllers have it
+	}
 	err = l.keep(h.Name, l.disk(h.Name, "init.pid"), func() error {
 		if err := unix.Unshare(unix.CLONE_FS | hostNamespaces); err != nil {
 			return fmt.Errorf("make namespaces: %w", err)

@@ -24,6 +24,8 @@ type Options struct {
 	Name string
 	// AgentBinary is the path of weir-agent; needed when a host runs it.
 	AgentBinary string
+	// ControllerBinary is the path of weir-controller; needed when a host runs it.
+	ControllerBinary string
 	// Wait for each agent to be ready; 0 means 30 s.
 	Wait time.Duration
 	// Root holds one folder per lab; empty means DefaultRoot. Labs of
@@ -58,6 +60,14 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 			return nil, fmt.Errorf("lab %q runs agents: give the path of %s", spec.Name, AgentBinaryName)
 		}
 		if spec.AgentBinary, err = filepath.Abs(o.AgentBinary); err != nil {
+			return nil, err
+		}
+	}
+	if spec.Joined() {
+		if o.ControllerBinary == "" {
+			return nil, fmt.Errorf("lab %q runs controllers: give the path of %s", spec.Name, ControllerBinaryName)
+		}
+		if spec.ControllerBinary, err = filepath.Abs(o.ControllerBinary); err != nil {
 			return nil, err
 		}
 	}
@@ -112,6 +122,14 @@ func (l *Lab) up(ctx context.Context, wait time.Duration) error {
 		}
 		l.log.Info("host up", "host", h.Name, "addresses", h.Addresses())
 	}
+	if l.Spec.Joined() {
+		if err := l.startControllers(ctx, wait); err != nil {
+			return err
+		}
+		if err := l.joinAgents(ctx); err != nil {
+			return err
+		}
+	}
 	for _, h := range l.Spec.Hosts {
 		if h.RunsAgent() {
 			if err := l.startAgent(h.Name); err != nil {
@@ -126,6 +144,9 @@ func (l *Lab) up(ctx context.Context, wait time.Duration) error {
 			}
 			l.log.Info("agent ready", "host", h.Name)
 		}
+	}
+	if l.Spec.Joined() {
+		return l.applyState(ctx, wait)
 	}
 	return nil
 }

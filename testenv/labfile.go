@@ -89,6 +89,8 @@ type Spec struct {
 	Hosts []Host `json:"hosts"`
 	// AgentBinary that hosts run; empty when none runs an agent.
 	AgentBinary string `json:"agent_binary,omitempty"`
+	// ControllerBinary that hosts run; empty when none runs a controller.
+	ControllerBinary string `json:"controller_binary,omitempty"`
 }
 
 // Network is one wire of a lab.
@@ -100,7 +102,7 @@ type Network struct {
 // Host is one machine of a lab.
 type Host struct {
 	Name string `json:"name"`
-	// Run lists the daemons of the host: agent, or nothing.
+	// Run lists the daemons of the host: controller, agent, or nothing.
 	Run  []string `json:"run,omitempty"`
 	Zone string   `json:"zone,omitempty"`
 	// Role of the node; empty for an outsider, which is no node.

@@ -44,8 +44,7 @@ func TestBadLabFilesAreRefusedWithTheirPlace(t *testing.T) {
 		"network's address":        {head + "- {name: a, networks: {n: 10.0.0.0}}\n", "is the address of the network itself"},
 		"broadcast address":        {head + "- {name: a, networks: {n: 10.0.0.255}}\n", "is the broadcast address"},
 		"address twice":            {head + "- {name: a, networks: {n: 10.0.0.1}}\n- {name: b, networks: {n: [10.0.0.2, 10.0.0.1]}}\n", "lab.yaml:5:38: hosts[1].networks.n[1]: 10.0.0.1 is taken already by hosts[0].networks.n"},
-		"controller":               {head + "- {name: a, run: [controller], networks: {n: 10.0.0.1}}\n", "lab.yaml:4:19: hosts[0].run[0]: joined labs come with weir-controller, which this release does not have"},
-		"unknown daemon":           {head + "- {name: a, run: [httpd], networks: {n: 10.0.0.1}}\n", `hosts[0].run[0]: "httpd" is not agent`},
+		"unknown daemon":           {head + "- {name: a, run: [httpd], networks: {n: 10.0.0.1}}\n", `lab.yaml:4:19: hosts[0].run[0]: "httpd" is neither agent nor controller`},
 		"node without address":     {head + "- {name: a, run: [agent]}\n", "hosts[0].networks: is missing: a node needs an address"},
 		"gateway outside":          {head + "- {name: a, networks: {n: 10.0.0.1}, gateway: 10.0.1.1}\n", "lab.yaml:4:47: hosts[0].gateway[0]: 10.0.1.1 is no other host"},
 		"gateway is itself":        {head + "- {name: a, networks: {n: 10.0.0.1}, gateway: 10.0.0.1}\n", "is no other host"},
@@ -102,7 +101,7 @@ node: {"attributes":{"rack":"r1"},"name":"a1","role":"agent","zone":"private"}
 vip: {"cgroup":"/cg"}
 zones: {"mode":"observe"}
 `
-	if got := agentConfig(a1, "/cg"); got != wantConfig {
+	if got := agentConfig(a1, "/cg", false); got != wantConfig {
 		t.Errorf("agent.yaml: got\n%swant\n%s", got, wantConfig)
 	}
 	if got, want := resolvConf(a1), "nameserver 169.254.53.53\nsearch here.internal\n"; got != want {

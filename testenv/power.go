@@ -81,9 +81,9 @@ func (l *Lab) PowerOff(ctx context.Context, host string) error {
 	return l.powerOff(ctx, l.index(host))
 }
 
-// Start boots the host after PowerOff, or starts its agent alone after
-// KillAgent, and returns when the agent is ready (wait; 0 means 30 s). Detached
-// commands are not started again. It fails when all of it runs already.
+// Start boots the host after PowerOff, or starts its controller or agent alone
+// after one was killed, and returns when they are ready (wait; 0 means 30 s).
+// Detached commands are not started again. It fails when all of it runs already.
 func (l *Lab) Start(ctx context.Context, host string, wait time.Duration) error {
 	h, err := l.host(host)
 	if err != nil {
@@ -96,7 +96,8 @@ func (l *Lab) Start(ctx context.Context, host string, wait time.Duration) error 
 	defer unlock()
 	_, off := l.init(host)
 	agent, _ := l.agent(host)
-	if off == nil && (!h.RunsAgent() || agent.alive()) {
+	controller, _ := l.controller(host)
+	if off == nil && (!h.RunsAgent() || agent.alive()) && (!h.RunsController() || controller.alive()) {
 		return fmt.Errorf("host %s runs already", host)
 	}
 	if off != nil {
@@ -108,14 +109,22 @@ func (l *Lab) Start(ctx context.Context, host string, wait time.Duration) error 
 			return fmt.Errorf("boot host %s: %w", host, err)
 		}
 	}
-	if !h.RunsAgent() {
+	if wait == 0 {
+		wait = 30 * time.Second
+	}
+	if h.RunsController() && (off != nil || !controller.alive()) {
+		if err := l.startController(host); err != nil {
+			return err
+		}
+		if err := l.waitController(ctx, host, wait); err != nil {
+			return err
+		}
+	}
+	if !h.RunsAgent() || off == nil && agent.alive() {
 		return nil
 	}
 	if err := l.startAgent(host); err != nil {
 		return err
-	}
-	if wait == 0 {
-		wait = 30 * time.Second
 	}
 	return l.waitReady(ctx, host, wait)
 }

@@ -90,11 +90,9 @@ func (c *checker) host(field string, index int, h hostFile) {
 	}
 	for i, what := range h.Run {
 		switch what {
-		case "agent":
-		case "controller":
-			c.fault(fmt.Sprintf("%s.run[%d]", field, i), "joined labs come with weir-controller, which this release does not have")
+		case "agent", "controller":
 		default:
-			c.fault(fmt.Sprintf("%s.run[%d]", field, i), "%q is not agent", what)
+			c.fault(fmt.Sprintf("%s.run[%d]", field, i), "%q is neither agent nor controller", what)
 		}
 	}
 	if h.Zone != "" && !nameSyntax.MatchString(h.Zone) {

@@ -46,6 +46,7 @@ type Compiler struct {
 	options Options
 	state   State
 	rules   *dataplane.Ruleset // without sets
+	uses    uses               // of the rules
 	flags   []reach            // by group, of the rules
 	until   time.Time          // when a rule expires next
 	last    time.Time
@@ -75,11 +76,11 @@ func (c *Compiler) Compile(p *api.Policy, s State, o Options) (Result, error) {
 	flags := c.plan.reaches()
 	if c.rules == nil || !slices.Equal(flags, c.flags) || o.Now.Before(c.last) || !c.until.IsZero() && !o.Now.Before(c.until) {
 		c.rules, c.until = c.plan.rules(o.Now)
-		c.flags = flags
+		c.uses, c.flags = c.plan.usesOf(c.rules), flags
 	}
 	c.last = o.Now
 	r := *c.rules
-	c.plan.fill(&r)
+	c.plan.fill(&r, c.uses)
 	return Result{Ruleset: &r, Next: c.until}, nil
 }
 

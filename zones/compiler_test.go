@@ -27,10 +27,7 @@ func withoutDeltas(r dataplane.Ruleset) dataplane.Ruleset {
 	r.Sets = slices.Clone(r.Sets)
 	for i := range r.Sets {
 		r.Sets[i].Delta = nil
-		r.Sets[i].Prefixes = slices.Clone(r.Sets[i].Prefixes)
-		if len(r.Sets[i].Prefixes) == 0 {
-			r.Sets[i].Prefixes = nil
-		}
+		r.Sets[i].Prefixes, r.Sets[i].Pieces = slices.Collect(r.Sets[i].All()), nil
 	}
 	return r
 }
@@ -88,15 +85,16 @@ func checkDeltas(t *testing.T, old, now *dataplane.Ruleset) {
 		if i < 0 {
 			continue
 		}
-		if same := slices.Equal(old.Sets[i].Prefixes, s.Prefixes); same != (old.Sets[i].Version == s.Version) {
-			t.Fatalf("set %s: versions %d and %d for %v and %v", s.Name, old.Sets[i].Version, s.Version, old.Sets[i].Prefixes, s.Prefixes)
+		before, after := slices.Collect(old.Sets[i].All()), slices.Collect(s.All())
+		if same := slices.Equal(before, after); same != (old.Sets[i].Version == s.Version) {
+			t.Fatalf("set %s: versions %d and %d for %v and %v", s.Name, old.Sets[i].Version, s.Version, before, after)
 		}
 		if d := s.Delta; d != nil && d.From == old.Sets[i].Version {
-			all := slices.Concat(old.Sets[i].Prefixes, d.Added)
+			all := slices.Concat(before, d.Added)
 			all = slices.DeleteFunc(all, func(p netip.Prefix) bool { return slices.Contains(d.Removed, p) })
 			slices.SortFunc(all, comparePrefix)
-			if !slices.Equal(all, s.Prefixes) || len(all) != len(old.Sets[i].Prefixes)+len(d.Added)-len(d.Removed) {
-				t.Fatalf("set %s: %v with +%v -%v is not %v", s.Name, old.Sets[i].Prefixes, d.Added, d.Removed, s.Prefixes)
+			if !slices.Equal(all, after) || len(all) != len(before)+len(d.Added)-len(d.Removed) {
+				t.Fatalf("set %s: %v with +%v -%v is not %v", s.Name, before, d.Added, d.Removed, after)
 			}
 		}
 	}

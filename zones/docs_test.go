@@ -38,7 +38,7 @@ func TestThePagesPoliciesHold(t *testing.T) {
 			compareAll(t, newChance(2), 2, p, s, self, compile(t, p, s, self), map[Hook]int{})
 		}
 	}
-	if found != 6 {
-		t.Errorf("found %d policies, want 6", found)
+	if found < 6 {
+		t.Errorf("found %d policies, want 6 or more", found)
 	}
 }

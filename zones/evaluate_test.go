@@ -20,7 +20,7 @@ type machine struct {
 func (m machine) in(set string, a netip.Addr) bool {
 	for _, s := range m.Sets {
 		if s.Name == set {
-			return slices.ContainsFunc(s.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+			return slices.ContainsFunc(slices.Collect(s.All()), func(p netip.Prefix) bool { return p.Contains(a) })
 		}
 	}
 	for _, s := range m.Dynamic {

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/weirproject/weir/api"
@@ -88,7 +89,7 @@ func example() *api.Policy {
 func list(r *dataplane.Ruleset) string {
 	var b strings.Builder
 	for _, s := range r.Sets {
-		fmt.Fprintf(&b, "set %s %v\n", s.Name, s.Prefixes)
+		fmt.Fprintf(&b, "set %s %v\n", s.Name, slices.Collect(s.All()))
 	}
 	for _, s := range r.Endpoints {
 		fmt.Fprintf(&b, "endpoints %s %v\n", s.Name, s.Endpoints)

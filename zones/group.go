@@ -23,7 +23,7 @@ type group struct {
 
 func newGroup(name string, nets []netip.Prefix) *group {
 	g := &group{nets: spaceOf(nets).prefixes(), hosts: map[netip.Addr]int32{}, touched: map[netip.Addr]bool{}, fresh: true}
-	g.set = dataplane.AddressSet{Name: name, Prefixes: g.nets, Version: versionOf(g.nets)}
+	g.set = dataplane.AddressSet{Name: name, Pieces: piecesOf(g.nets), Version: versionOf(g.nets)}
 	return g
 }
 
@@ -65,14 +65,14 @@ func inNets(nets []netip.Prefix, a netip.Addr) bool {
 	return found || i > 0 && nets[i-1].Contains(a)
 }
 
-// settle makes the set of the present members. Its slices are new if anything
-// has changed.
-func (g *group) settle() dataplane.AddressSet {
+// settle makes the set of the present members. Its slices are new where
+// anything has changed.
+func (g *group) settle() {
 	if g.fresh {
 		g.first()
 	}
 	if len(g.touched) == 0 {
-		return g.set
+		return
 	}
 	var added, removed []netip.Prefix
 	for a, was := range g.touched {
@@ -87,17 +87,16 @@ func (g *group) settle() dataplane.AddressSet {
 	}
 	g.touched = map[netip.Addr]bool{}
 	if len(added)+len(removed) == 0 {
-		return g.set
+		return
 	}
 	slices.SortFunc(added, comparePrefix)
 	slices.SortFunc(removed, comparePrefix)
 	old := g.set
 	version := old.Version + versionOf(added) - versionOf(removed)
 	g.set = dataplane.AddressSet{
-		Name: old.Name, Prefixes: change(old.Prefixes, added, removed), Version: max(version, 1),
+		Name: old.Name, Pieces: changePieces(old.Pieces, added, removed), Version: max(version, 1),
 		Delta: &dataplane.SetDelta{From: old.Version, Added: added, Removed: removed},
 	}
-	return g.set
 }
 
 // first makes the set for the first time.
@@ -113,31 +112,7 @@ func (g *group) first() {
 		}
 	}
 	slices.SortFunc(all, comparePrefix)
-	g.set.Prefixes, g.set.Version = all, versionOf(all)
-}
-
-// comparePrefix orders disjoint prefixes.
-func comparePrefix(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) }
-
-// change copies the sorted list with some taken out and others put in: whole
-// stretches at a time.
-func change(old, added, removed []netip.Prefix) []netip.Prefix {
-	out := make([]netip.Prefix, 0, len(old)+len(added)-len(removed))
-	for len(added)+len(removed) > 0 {
-		adds := len(removed) == 0 || len(added) > 0 && comparePrefix(added[0], removed[0]) < 0
-		next := removed
-		if adds {
-			next = added
-		}
-		i, _ := slices.BinarySearchFunc(old, next[0], comparePrefix)
-		out = append(out, old[:i]...)
-		if adds {
-			out, old, added = append(out, added[0]), old[i:], added[1:]
-		} else {
-			old, removed = old[i+1:], removed[1:]
-		}
-	}
-	return append(out, old...)
+	g.set.Pieces, g.set.Version = piecesOf(all), versionOf(all)
 }
 
 // member is something whose addresses are in groups: a node, or a part of a

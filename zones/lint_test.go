@@ -62,9 +62,9 @@ func TestLint(t *testing.T) {
 
 func TestCuts(t *testing.T) {
 	p := example()
-	p.Rules = append(p.Rules, rule("agents", names("private"), names("admin"), "tcp/8443"))
+	p.Rules = append(p.Rules, rule("agents", names("private"), names("admin"), "tcp/7443"))
 	nodes := append(fleet(), api.Node{Name: "six", Addresses: addrs("fd80::77")})
-	needed := append(ControllerFlows(nodes, 8443, 0),
+	needed := append(ControllerFlows(nodes, 7443, 0),
 		Needed{"ssh from the office", addrs("203.0.113.3")[0], addrs("203.0.113.2")[0], port("tcp/22")},
 		Needed{"ssh from elsewhere", addrs("203.0.113.9")[0], addrs("10.80.0.2")[0], port("tcp/22")},
 	)
@@ -194,7 +194,7 @@ func TestMatrixCells(t *testing.T) {
 	m := Bind(p, State{Nodes: fleet()}, someTime).Matrix()
 	cell := func(from, to string) Cell { return m.Cells[slices.Index(m.Zones, from)][slices.Index(m.Zones, to)] }
 	for _, c := range []struct{ from, to, want string }{
-		{"office", "admin", "tcp/22 tcp/443 (udp/6080)"}, {"office", "public", "tcp/80 tcp/443 (udp/6080)"}, {"private", "private", "any"},
+		{"office", "admin", "tcp/22 tcp/443 (tcp/2380 tcp/8443 tcp/9466 udp/6080 udp/9466)"}, {"office", "public", "tcp/80 tcp/443 (tcp/2380 tcp/8443 tcp/9466 udp/6080 udp/9466)"}, {"private", "private", "any"},
 		{"outside", "private", "-"}, {"ghost", "private", ""}, {"outside", "public", "tcp/80 tcp/443"}, {"office", "private", "(any)"},
 	} {
 		if got := cell(c.from, c.to).String(); got != c.want {

@@ -189,8 +189,14 @@ func (b *plan) reaches() []reach {
 	return all
 }
 
-// fill puts the sets that the rules need into the ruleset.
-func (b *plan) fill(r *dataplane.Ruleset) {
+// uses are the sets that rules need, by name, in the order of names.
+type uses struct {
+	groups   []*group
+	services []*endpoints
+	own      bool // the endpoints of this node's own daemons
+}
+
+func (b *plan) usesOf(r *dataplane.Ruleset) uses {
 	needed := map[string]bool{r.Zoned: true, r.Inside: true}
 	for _, rules := range [][]dataplane.FilterRule{r.Input, r.Forward, r.Output} {
 		for _, f := range rules {
@@ -203,24 +209,45 @@ func (b *plan) fill(r *dataplane.Ruleset) {
 	for _, g := range r.Guards {
 		needed[g.Sources] = true
 	}
-	groups := slices.Concat(b.order, []*group{b.zoned, b.inside, b.nodes, b.local})
-	for _, g := range b.guards {
-		groups = append(groups, g.sources)
-	}
-	for _, g := range groups {
-		set := g.settle()
-		if needed[set.Name] {
-			r.Sets = append(r.Sets, set)
-			needed[set.Name] = false
+	u := uses{own: needed[ownSet]}
+	for _, g := range b.groups() {
+		if needed[g.set.Name] {
+			u.groups = append(u.groups, g)
+			needed[g.set.Name] = false
 		}
 	}
-	slices.SortFunc(r.Sets, func(a, b dataplane.AddressSet) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(u.groups, func(a, b *group) int { return strings.Compare(a.set.Name, b.set.Name) })
 	for _, e := range b.services {
 		if needed[e.set.Name] {
-			r.Endpoints = append(r.Endpoints, e.set)
+			u.services = append(u.services, e)
 		}
 	}
-	if needed[ownSet] {
+	slices.SortFunc(u.services, func(a, b *endpoints) int { return strings.Compare(a.set.Name, b.set.Name) })
+	return u
+}
+
+// groups are all that there are.
+func (b *plan) groups() []*group {
+	all := slices.Concat(b.order, []*group{b.zoned, b.inside, b.nodes, b.local})
+	for _, g := range b.guards {
+		all = append(all, g.sources)
+	}
+	return all
+}
+
+// fill puts the sets that the rules need into the ruleset, as they are now.
+func (b *plan) fill(r *dataplane.Ruleset, u uses) {
+	for _, g := range b.groups() {
+		g.settle()
+	}
+	r.Sets = make([]dataplane.AddressSet, len(u.groups))
+	for i, g := range u.groups {
+		r.Sets[i] = g.set
+	}
+	for _, e := range u.services {
+		r.Endpoints = append(r.Endpoints, e.set)
+	}
+	if u.own {
 		r.Endpoints = append(r.Endpoints, b.own)
 	}
 	slices.SortFunc(r.Endpoints, func(a, b dataplane.EndpointSet) int { return strings.Compare(a.Name, b.Name) })

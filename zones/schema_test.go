@@ -17,17 +17,26 @@ import (
 	"github.com/weirproject/weir/api"
 )
 
-// The schema of policies for editors is made from the Go types and their
-// comments; "go test ./zones -run Schema -update" writes it.
+// The schemas of documents for editors are made from the Go types and their
+// comments; "go test ./zones -run Schema -update" writes them.
 
-const schemaFile = "../docs/schema/policy.json"
+func TestSchemasAreCurrent(t *testing.T) {
+	comments, enums := comments(t, "../api")
+	for kind, typ := range map[string]reflect.Type{
+		"policy": reflect.TypeFor[api.Policy](), "service": reflect.TypeFor[api.Service](), "node": reflect.TypeFor[api.Node](),
+		"record": reflect.TypeFor[api.Record](), "network": reflect.TypeFor[api.ContainerNetwork](),
+	} {
+		checkSchema(t, kind, typ, generator{comments: comments, enums: enums, defs: map[string]any{}})
+	}
+}
 
-func TestSchemaIsCurrent(t *testing.T) {
-	g := generator{comments: comments(t, "../api"), defs: map[string]any{}}
-	root := g.structure(reflect.TypeFor[api.Policy]())
+func checkSchema(t *testing.T, kind string, typ reflect.Type, g generator) {
+	t.Helper()
+	schemaFile := "../docs/schema/" + kind + ".json"
+	root := g.structure(typ)
 	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-	root["title"] = "Weir policy"
-	root["properties"].(map[string]any)["kind"] = map[string]any{"const": "policy"}
+	root["title"] = "Weir " + kind
+	root["properties"].(map[string]any)["kind"] = map[string]any{"const": kind}
 	root["required"] = append([]string{"kind"}, root["required"].([]string)...)
 	root["$defs"] = g.defs
 	var b bytes.Buffer
@@ -52,7 +61,8 @@ func TestSchemaIsCurrent(t *testing.T) {
 }
 
 type generator struct {
-	comments map[string]string // by Type and by Type.Field
+	comments map[string]string   // by Type and by Type.Field
+	enums    map[string][]string // the constants of each type of text
 	defs     map[string]any
 }
 
@@ -67,8 +77,17 @@ func (g generator) of(t reflect.Type) map[string]any {
 		return map[string]any{"type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]{1,3})?$", "examples": []string{"203.0.113.0/24", "2001:db8::/32"}}
 	case reflect.TypeFor[api.Time]():
 		return map[string]any{"type": "string", "format": "date-time"}
-	case reflect.TypeFor[api.Verdict]():
-		return map[string]any{"enum": []string{string(api.Allow), string(api.Deny)}}
+	case reflect.TypeFor[api.Duration]():
+		return map[string]any{"type": "string", "pattern": "^([0-9]+(\\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$", "examples": []string{"500ms", "10s", "5m"}}
+	case reflect.TypeFor[api.VIP]():
+		return map[string]any{"type": "string", "examples": []string{"198.18.0.10:80", "web:80", "[fd77::1]:80"}}
+	case reflect.TypeFor[netip.AddrPort]():
+		return map[string]any{"type": "string", "examples": []string{"10.80.0.11:8080", "[fd00::11]:8080"}}
+	case reflect.TypeFor[netip.Addr]():
+		return map[string]any{"type": "string", "pattern": "^[0-9a-fA-F:.]+$", "examples": []string{"10.80.0.11", "fd00::11"}}
+	}
+	if values := g.enums[t.Name()]; t.Kind() == reflect.String && len(values) > 0 {
+		return map[string]any{"enum": values}
 	}
 	if reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
 		panic("the schema does not know " + t.String())
@@ -95,8 +114,12 @@ func (g generator) of(t reflect.Type) map[string]any {
 		return map[string]any{"type": "string"}
 	case reflect.Bool:
 		return map[string]any{"type": "boolean"}
-	case reflect.Uint32:
+	case reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		return map[string]any{"type": "integer", "minimum": 0}
+	case reflect.Int, reflect.Int64:
+		return map[string]any{"type": "integer"}
+	case reflect.Float64:
+		return map[string]any{"type": "number"}
 	}
 	panic("the schema does not know " + t.String())
 }
@@ -133,10 +156,11 @@ func (g generator) structure(t reflect.Type) map[string]any {
 	return s
 }
 
-// comments reads those of the package's types and fields.
-func comments(t *testing.T, folder string) map[string]string {
+// comments reads those of the package's types and fields, and the values of its
+// constants by their types.
+func comments(t *testing.T, folder string) (all map[string]string, enums map[string][]string) {
 	t.Helper()
-	all := map[string]string{}
+	all, enums = map[string]string{}, map[string][]string{}
 	files, _ := filepath.Glob(folder + "/*.go")
 	for _, file := range files {
 		tree, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
@@ -145,6 +169,9 @@ func comments(t *testing.T, folder string) map[string]string {
 		}
 		ast.Inspect(tree, func(n ast.Node) bool {
 			d, ok := n.(*ast.GenDecl)
+			if ok && d.Tok == token.CONST {
+				constants(d, enums)
+			}
 			if !ok || d.Tok != token.TYPE {
 				return true
 			}
@@ -164,7 +191,23 @@ func comments(t *testing.T, folder string) map[string]string {
 			return false
 		})
 	}
-	return all
+	return all, enums
+}
+
+// constants notes those that are text.
+func constants(d *ast.GenDecl, enums map[string][]string) {
+	for _, spec := range d.Specs {
+		spec := spec.(*ast.ValueSpec)
+		typ, ok := spec.Type.(*ast.Ident)
+		if !ok {
+			continue
+		}
+		for _, v := range spec.Values {
+			if text, ok := v.(*ast.BasicLit); ok && text.Kind == token.STRING {
+				enums[typ.Name] = append(enums[typ.Name], strings.Trim(text.Value, `"`))
+			}
+		}
+	}
 }
 
 func oneLine(c *ast.CommentGroup) string { return strings.Join(strings.Fields(c.Text()), " ") }

@@ -54,7 +54,7 @@ type Instance struct {
 
 // StateOf is the state that a snapshot holds.
 func StateOf(s *api.Snapshot) State {
-	return State{Nodes: s.Nodes, Services: s.Services, VIPs: s.VIPs}
+	return State{Nodes: s.Nodes, Services: s.Services, VIPs: s.VIPs, Apps: appsOf(s.Tasks, s.Nodes)}
 }
 
 // addressesOf are where clients reach a VIP of the service.
@@ -87,10 +87,17 @@ func selectsService(z api.Zone, s api.Service) bool {
 }
 
 // OwnPorts are those by which nodes of the fleet speak to each other for Weir
-// itself: the tunnels of edge nodes. Elections between edge nodes (VRRP) go to
-// multicast groups and are the filter's affair.
+// itself: the controllers' API and store, the agents' watch of each other, the
+// tunnels of edge nodes. Elections between edge nodes (VRRP) go to multicast
+// groups and are the filter's affair.
 func OwnPorts() []api.PortRange {
-	return []api.PortRange{{Protocol: "udp", First: dataplane.GUEPort, Last: dataplane.GUEPort}}
+	return []api.PortRange{
+		{Protocol: "tcp", First: api.StorePort, Last: api.StorePort},
+		{Protocol: "tcp", First: api.ControllerPort, Last: api.ControllerPort},
+		{Protocol: "tcp", First: api.PeerPort, Last: api.PeerPort},
+		{Protocol: "udp", First: dataplane.GUEPort, Last: dataplane.GUEPort},
+		{Protocol: "udp", First: api.PeerPort, Last: api.PeerPort},
+	}
 }
 
 // The names of verdicts that no rule of the policy gives.

@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -22,22 +21,15 @@ import (
 	"github.com/weirproject/weir/api"
 )
 
-// The paths of the API. All but PathDrain and PathDNSFlush answer GET, with JSON or with a
-// Problem.
+// The paths of the API; those of names and zones are in their files. All but
+// PathDrain and PathDNSFlush answer GET, with JSON or with a Problem.
 const (
-	PathStatus       = "/v1/status"        // api.Status
-	PathVIPs         = "/v1/vips"          // []api.VIPStatus; below it, by name, one
-	PathVIPExplain   = "/v1/vip/explain"   // ?name=&protocol=: []api.VIPStep
-	PathVIPTrace     = "/v1/vip/trace"     // ?client=&vip=&protocol=: api.VIPTrace
-	PathConnections  = "/v1/vip/conns"     // ?name=: []api.Connection
-	PathDrain        = "/v1/vip/drain"     // POST api.Drain: []api.VIPStatus of the service
-	PathDNSQuery     = "/v1/dns/query"     // ?name=&type=: api.DNSAnswer
-	PathDNSCache     = "/v1/dns/cache"     // ?name=&limit=: []api.DNSCacheEntry
-	PathDNSExplain   = "/v1/dns/explain"   // ?name=: api.DNSExplanation
-	PathDNSTop       = "/v1/dns/top"       // ?limit=: []api.DNSTopName
-	PathDNSUpstreams = "/v1/dns/upstreams" // []api.DNSUpstream
-	PathDNSFlush     = "/v1/dns/flush"     // POST ?name=: api.DNSFlushed
-	PathZonesExplain = "/v1/zones/explain" // ?from=&to=&port=: api.ZoneExplanation
+	PathStatus      = "/v1/status"      // api.Status
+	PathVIPs        = "/v1/vips"        // []api.VIPStatus; below it, by name, one
+	PathVIPExplain  = "/v1/vip/explain" // ?name=&protocol=: []api.VIPStep
+	PathVIPTrace    = "/v1/vip/trace"   // ?client=&vip=&protocol=: api.VIPTrace
+	PathConnections = "/v1/vip/conns"   // ?name=: []api.Connection
+	PathDrain       = "/v1/vip/drain"   // POST api.Drain: []api.VIPStatus of the service
 )
 
 // DefaultSocket is where the agent of this node listens.
@@ -58,6 +50,8 @@ type Problem struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"` // HTTP status code
 	Detail string `json:"detail"`
+	// Faults of the documents that were sent, field by field.
+	Faults []api.Fault `json:"faults,omitempty"`
 }
 
 func (p *Problem) Error() string {
@@ -137,43 +131,6 @@ func (c *Client) Connections(ctx context.Context, name string) ([]api.Connection
 // Drain gives a backend no new connections from this node, or does so again.
 func (c *Client) Drain(ctx context.Context, d api.Drain) (api.VIPStatus, error) {
 	return call[api.VIPStatus](ctx, c, http.MethodPost, nil, d, PathDrain)
-}
-
-// DNSQuery asks the node's proxy for a name and a type such as A or SRV.
-func (c *Client) DNSQuery(ctx context.Context, name, recordType string) (api.DNSAnswer, error) {
-	return get[api.DNSAnswer](ctx, c, url.Values{"name": {name}, "type": {recordType}}, PathDNSQuery)
-}
-
-// DNSCache lists what the proxy keeps: of a name and those below it or, with an
-// empty name, of all; at most limit entries.
-func (c *Client) DNSCache(ctx context.Context, name string, limit int) ([]api.DNSCacheEntry, error) {
-	return get[[]api.DNSCacheEntry](ctx, c, url.Values{"name": {name}, "limit": {strconv.Itoa(limit)}}, PathDNSCache)
-}
-
-// DNSExplain tells where the answers to a name come from.
-func (c *Client) DNSExplain(ctx context.Context, name string) (api.DNSExplanation, error) {
-	return get[api.DNSExplanation](ctx, c, url.Values{"name": {name}}, PathDNSExplain)
-}
-
-// DNSTop lists the names that are asked for most, at most limit.
-func (c *Client) DNSTop(ctx context.Context, limit int) ([]api.DNSTopName, error) {
-	return get[[]api.DNSTopName](ctx, c, url.Values{"limit": {strconv.Itoa(limit)}}, PathDNSTop)
-}
-
-// DNSUpstreams lists the servers that the proxy asks.
-func (c *Client) DNSUpstreams(ctx context.Context) ([]api.DNSUpstream, error) {
-	return get[[]api.DNSUpstream](ctx, c, nil, PathDNSUpstreams)
-}
-
-// DNSFlush has the proxy forget a name and those below it or, with an empty
-// name, all.
-func (c *Client) DNSFlush(ctx context.Context, name string) (api.DNSFlushed, error) {
-	return call[api.DNSFlushed](ctx, c, http.MethodPost, url.Values{"name": {name}}, nil, PathDNSFlush)
-}
-
-// ZoneExplain asks for the policy's verdict on a flow, to a port such as tcp/80.
-func (c *Client) ZoneExplain(ctx context.Context, from, to, port string) (api.ZoneExplanation, error) {
-	return get[api.ZoneExplanation](ctx, c, url.Values{"from": {from}, "to": {to}, "port": {port}}, PathZonesExplain)
 }
 
 // get asks for a path and the labels below it.

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -85,7 +86,7 @@ func TestEveryCallReachesItsPath(t *testing.T) {
 		if a, err := c.DNSQuery(ctx, "web.shop & co", "SRV"); err != nil || a.Name != "web.shop & co" || a.Type != "SRV" {
 			t.Errorf("query: got %+v, %v", a, err)
 		}
-		if x, err := c.ZoneExplain(ctx, "10.0.0.1", "private", "tcp/8000-8100"); err != nil || x.From != "10.0.0.1" || x.To != "private" || x.Port.Last != 8100 {
+		if x, err := c.ZoneExplain(ctx, "10.0.0.1", "private", "tcp/8000-8100", ""); err != nil || x.From != "10.0.0.1" || x.To != "private" || x.Port.Last != 8100 {
 			t.Errorf("explain: got %+v, %v", x, err)
 		}
 	}
@@ -111,7 +112,7 @@ func TestAProblemIsAnErrorWithItsStatus(t *testing.T) {
 		}))
 		_, err := newClient(t, path).VIP(t.Context(), "x")
 		var got *Problem
-		if !errors.As(err, &got) || *got != test.want {
+		if !errors.As(err, &got) || !reflect.DeepEqual(*got, test.want) {
 			t.Errorf("%q: got %#v, want %#v", test.body, err, test.want)
 		}
 		if err.Error() == "" {

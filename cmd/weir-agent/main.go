@@ -35,6 +35,7 @@ func main() {
 
 func command() *cobra.Command {
 	var flags configFlags
+	var takeOver bool
 	root := &cobra.Command{
 		Use:   "weir-agent",
 		Short: "Keep this node's zones, virtual IPs and DNS names as wanted",
@@ -42,9 +43,11 @@ func command() *cobra.Command {
 
 Every key of the configuration file is also a flag (--dns-listen) and an
 environment variable (WEIR_DNS_LISTEN). A flag beats the environment, which
-beats the file.`,
+beats the file. When the file changes, or at SIGHUP, dns.upstreams, dns.forward,
+dns.access and dns.transfer are taken over; the rest needs a restart.`,
 		Example: `  weir-agent --config /etc/weir/agent.yaml
   weir-agent --node-name a1 --state /etc/weir/state.d --zones-mode observe
+  weir-agent --takeover
   weir-agent cleanup`,
 		Args:          noArguments,
 		SilenceErrors: true, SilenceUsage: true,
@@ -54,17 +57,18 @@ beats the file.`,
 			if err != nil {
 				return err
 			}
-			return run(cmd.Context(), config, flags.logLevel)
+			return run(cmd.Context(), config, &flags, takeOver)
 		},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	flags.register(root.PersistentFlags())
-	root.AddCommand(&cobra.Command{
+	root.Flags().BoolVar(&takeOver, "takeover", false, "take the DNS proxy's sockets over from the agent that runs, which then ends: no query is lost (systemd does it at every restart)")
+	root.AddCommand(joinCommand(&flags), enforceCommand(&flags), &cobra.Command{
 		Use:   "cleanup",
 		Short: "Remove every kernel object that Weir made on this node, and nothing else",
 		Long: `Remove every kernel object that Weir made on this node, and nothing else:
-eBPF programs and maps, the nftables table, addresses on lo. The agent must be
-stopped. Files in data_dir stay.`,
+eBPF programs and maps, the nftables table, iptables chains and ipsets, addresses on lo. The host's resolver
+is as it was before. The agent must be stopped. Files in data_dir stay.`,
 		Example: "  systemctl stop weir-agent && weir-agent cleanup",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {

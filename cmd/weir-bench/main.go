@@ -20,6 +20,8 @@ import (
 
 	"github.com/weirproject/weir/testenv/bench"
 	"github.com/weirproject/weir/testenv/bench/load"
+	"github.com/weirproject/weir/testenv/controllerbench"
+	"github.com/weirproject/weir/testenv/dnsbench"
 	"github.com/weirproject/weir/testenv/edgebench"
 )
 
@@ -27,6 +29,8 @@ func main() {
 	// The parts of a benchmark that are processes of their own are this binary.
 	load.Main()
 	bench.OwnerMain()
+	dnsbench.Main()
+	controllerbench.Main()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
 	err := command().ExecuteContext(ctx)
@@ -82,7 +86,7 @@ func command() *cobra.Command {
 		return nil
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(compareCommand(log, show), updateCommand(log, show), soakCommand(log, show), portsCommand(log, show), edgeCommand(log, show))
+	root.AddCommand(compareCommand(log, show), updateCommand(log, show), soakCommand(log, show), portsCommand(log, show), edgeCommand(log, show), zonesCommand(log, show), dnsCommand(log, show), controllerCommand(log, show))
 	return root
 }
 

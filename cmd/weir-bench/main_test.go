@@ -23,11 +23,7 @@ func TestWrongUseIsToldApart(t *testing.T) {
 }
 
 func TestEveryCommandHasAPurpose(t *testing.T) {
-	all := command().Commands()
-	if len(all) != 5 {
-		t.Errorf("got %d commands, want 5", len(all))
-	}
-	for _, c := range all {
+	for _, c := range command().Commands() {
 		if c.Short == "" {
 			t.Errorf("%s has no purpose", c.Name())
 		}

@@ -8,13 +8,13 @@ import (
 )
 
 func (l *lab) kill() *cobra.Command {
-	var agent, power bool
+	var agent, controller, power bool
 	var task string
 	cmd := &cobra.Command{
-		Use:   "kill HOST [--agent | --task NAME | --power]",
-		Short: "Kill a host's agent or a detached command, or cut the host's power",
-		Long: `Kill a host's agent alone with SIGKILL (--agent, the default), or a detached
-command with its children (--task NAME), or cut the host's power (--power):
+		Use:   "kill HOST [--agent | --controller | --task NAME | --power]",
+		Short: "Kill a host's agent, controller or a detached command, or cut the host's power",
+		Long: `Kill a host's agent alone with SIGKILL (--agent, the default), or its
+controller (--controller), or a detached command with its children (--task NAME), or cut the host's power (--power):
 every process and link of the host ends at once; what is on its disk, /etc/weir
 and /var/lib/weir, stays.`,
 		Example: `  weir-lab kill a1
@@ -22,8 +22,14 @@ and /var/lib/weir, stays.`,
   weir-lab kill a1 --power && weir-lab start a1`,
 		Args: arguments(1, 1, "takes a host"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if power && task != "" || agent && (power || task != "") {
-				return fmt.Errorf("%w: --agent, --task and --power exclude each other", errUsage)
+			chosen := 0
+			for _, one := range []bool{agent, controller, power, task != ""} {
+				if one {
+					chosen++
+				}
+			}
+			if chosen > 1 {
+				return fmt.Errorf("%w: --agent, --controller, --task and --power exclude each other", errUsage)
 			}
 			up, err := l.open()
 			if err != nil {
@@ -32,6 +38,8 @@ and /var/lib/weir, stays.`,
 			switch {
 			case power:
 				return up.PowerOff(cmd.Context(), args[0])
+			case controller:
+				return up.KillController(cmd.Context(), args[0])
 			case task != "":
 				return up.KillDetached(cmd.Context(), args[0], task)
 			default:
@@ -40,6 +48,7 @@ and /var/lib/weir, stays.`,
 		},
 	}
 	cmd.Flags().BoolVar(&agent, "agent", false, "the agent alone (the default)")
+	cmd.Flags().BoolVar(&controller, "controller", false, "the controller alone")
 	cmd.Flags().BoolVar(&power, "power", false, "every process and link of the host")
 	cmd.Flags().StringVar(&task, "task", "", "the detached command of this name")
 	return cmd

@@ -84,7 +84,7 @@ that of the command.`,
 	root.AddCommand(
 		l.up(), l.down(), l.list(), l.show(),
 		l.exec(), l.shell(), l.logs(),
-		l.kill(), l.start(), l.cut(), l.heal(),
+		l.apply(), l.kill(), l.start(), l.cut(), l.heal(),
 		serveCommand(), loadCommand(),
 	)
 	return root

@@ -36,6 +36,11 @@ taken down again. --lab gives the lab another name than the file does.`,
 					return err
 				}
 			}
+			if spec.Joined() {
+				if o.ControllerBinary, err = testenv.FindController(bin); err != nil {
+					return err
+				}
+			}
 			if verbose {
 				o.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 			}
@@ -50,7 +55,7 @@ taken down again. --lab gives the lab another name than the file does.`,
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "", "lab file")
 	cmd.Flags().DurationVar(&wait, "wait", 30*time.Second, "how long each agent may take to be ready")
-	cmd.Flags().StringVar(&bin, "bin", "", "folder with weir-agent (default: that of weir-lab, then $PATH)")
+	cmd.Flags().StringVar(&bin, "bin", "", "folder with weir-agent and weir-controller (default: that of weir-lab, then $PATH)")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "tell each step on stderr")
 	return cmd
 }

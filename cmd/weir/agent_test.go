@@ -86,6 +86,21 @@ func (a *agent) handler() http.Handler {
 				{Upstream: "tls://192.0.2.54:853", Zones: []string{"corp.local."}, Queries: 9, Failed: 9, Down: true},
 			}
 		},
+		client.PathDNSTrace: func(r *http.Request) any {
+			return api.DNSTrace{
+				Name: r.FormValue("name") + ".", Type: r.FormValue("type"),
+				Steps: []api.DNSTraceStep{
+					{Step: "cluster's names", Verdict: "it is in none of the cluster's zones"},
+					{Step: "cache", Verdict: "nothing is kept"},
+					{Step: "forward zone", Verdict: ". is the longest match: 192.0.2.53:53, 192.0.2.54:53, in this order"},
+				},
+				Upstreams: []api.DNSTraceUpstream{
+					{Upstream: "192.0.2.53:53", Protocol: "udp", Took: api.Duration(4 * time.Millisecond), Usual: api.Duration(3 * time.Millisecond), Rcode: "NOERROR", Answer: []string{"example.com.\t300\tIN\tA\t192.0.2.1"}, Verdict: "good"},
+					{Upstream: "192.0.2.54:53", Protocol: "udp", Verdict: "no answer within 3s"},
+				},
+				Answer: api.DNSAnswer{Name: "example.com.", Type: "A", Rcode: "NOERROR", Answer: []string{"example.com.\t300\tIN\tA\t192.0.2.1"}, Source: "192.0.2.53:53", Took: api.Duration(5 * time.Millisecond)},
+			}
+		},
 		client.PathDNSFlush: func(*http.Request) any { return api.DNSFlushed{Entries: 2} },
 	} {
 		method := http.MethodGet

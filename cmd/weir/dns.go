@@ -14,7 +14,7 @@ var recordTypes = []string{"A", "AAAA", "CNAME", "NS", "PTR", "SOA", "SRV", "TXT
 
 func (c *cli) dnsCommand() *cobra.Command {
 	return c.noun("dns", "Ask this node's DNS proxy", c.dnsQueryCommand(), c.dnsExplainCommand(), c.dnsCacheCommand(), c.dnsTopCommand(),
-		c.dnsUpstreamsCommand(), c.dnsFlushCommand())
+		c.dnsUpstreamsCommand(), c.dnsTraceCommand(), c.dnsFlushCommand())
 }
 
 func (c *cli) dnsQueryCommand() *cobra.Command {
@@ -71,6 +71,8 @@ func source(s string) string {
 		return "the cluster's own names"
 	case "cache":
 		return "the cache"
+	case "proxy":
+		return "the proxy itself"
 	case "":
 		return "an unknown source"
 	default:

@@ -1,7 +1,8 @@
 // Command weir asks the agent of this node: is the node right, what do its
-// virtual IPs lead to, who answers a name, which flows may pass.
+// virtual IPs lead to, who answers a name, which flows may pass. Of a cluster it
+// asks the controllers: what is declared, which nodes there are, who did what.
 //
-// It changes nothing. Results go to stdout, talk to stderr. It exits with 0
+// Few commands change anything, and their help says so. Results go to stdout, talk to stderr. It exits with 0
 // when the question was answered, 1 when it was not or the node is degraded,
 // and 2 when it was used wrongly.
 package main
@@ -25,7 +26,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	c := &cli{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, now: time.Now}
+	c := &cli{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, proc: "/proc", now: time.Now}
 	code := c.run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
@@ -50,10 +51,12 @@ func usage(cmd *cobra.Command, format string, args ...any) error {
 type cli struct {
 	stdout, stderr io.Writer
 	getenv         func(string) string
+	proc           string // where processes are listed; empty: nowhere
 	now            func() time.Time
 
-	socket string // flags of every command
-	output string
+	socket  string // flags of every command
+	output  string
+	context string
 }
 
 // run executes the command line and returns the exit code.
@@ -78,9 +81,11 @@ func (c *cli) run(ctx context.Context, args []string) int {
 func (c *cli) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "weir",
-		Short: "Ask this node's agent about virtual IPs, names and zones",
-		Long: `Ask this node's agent about virtual IPs, names and zones. Only vip drain
-and dns flush change anything.
+		Short: "Ask this node's agent about virtual IPs, names and zones, and the controllers about the cluster",
+		Long: `Ask this node's agent about virtual IPs, names and zones: only vip drain, dns
+flush, zone apply, confirm and rollback change anything. Of a cluster, to which
+weir login leads, ask the controllers: get, diff, node list and show, audit; and
+change it: apply, edit, delete, node drain and remove, token, controller.
 
 Exit status: 0 answered, 1 not answered or the node is degraded, 2 wrong usage.`,
 		Example: `  weir status
@@ -104,7 +109,17 @@ Exit status: 0 answered, 1 not answered or the node is degraded, 2 wrong usage.`
 	flags.StringVar(&c.socket, "socket", "", "socket of the agent, or its URL (environment: WEIR_SOCKET; default "+client.DefaultSocket+")")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(c.statusCommand(), c.vipCommand(), c.dnsCommand(), c.zoneCommand(), c.versionCommand(), c.completionCommand())
+	flags.StringVar(&c.context, "context", "", "cluster to ask, as weir context list names it (environment: WEIR_CONTEXT; default the current one)")
+	root.AddCommand(c.clusterCommands()...)
 	return root
+}
+
+// clusterCommands ask the controllers.
+func (c *cli) clusterCommands() []*cobra.Command {
+	return []*cobra.Command{
+		c.loginCommand(), c.contextCommand(), c.applyCommand(), c.diffCommand(), c.getCommand(), c.deleteCommand(), c.editCommand(),
+		c.nodeCommand(), c.tokenCommand(c.cluster), c.controllerCommand(c.cluster), c.auditCommand(),
+	}
 }
 
 // noun makes the command that groups a noun's verbs.

@@ -70,6 +70,7 @@ func TestOutputsInEveryFormat(t *testing.T) {
 		{"dns-cache", agent{}, []string{"dns", "cache"}, 0, ""},
 		{"dns-top", agent{}, []string{"dns", "top"}, 0, ""},
 		{"dns-upstreams", agent{}, []string{"dns", "upstreams"}, 0, ""},
+		{"dns-trace", agent{}, []string{"dns", "trace", "example.com"}, 0, ""},
 		{"dns-flush", agent{}, []string{"dns", "flush", "example.com"}, 0, ""},
 		{"dns-query", agent{}, []string{"dns", "query", "web.shop.vip.weir.internal"}, 0, ""},
 		{"dns-query-srv", agent{}, []string{"dns", "query", "_web._tcp.shop.vip.weir.internal", "srv"}, 0, ""},

@@ -79,7 +79,7 @@ type evaluator struct {
 func (e evaluator) in(set string, a netip.Addr) bool {
 	for _, s := range e.Sets {
 		if s.Name == set {
-			return slices.ContainsFunc(s.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+			return slices.ContainsFunc(slices.Collect(s.All()), func(p netip.Prefix) bool { return p.Contains(a) })
 		}
 	}
 	return slices.Contains(e.learnt[set], a)

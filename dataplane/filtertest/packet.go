@@ -22,13 +22,15 @@ type wire struct {
 	mu      sync.Mutex        // guards seen
 	seen    map[uint32]bool   // numbers of packets
 	next    uint32
+	// patience is how long to wait for packets that should arrive.
+	patience time.Duration
 }
 
 // magic begins the data of every packet that a wire sends.
 const magic = 0x57656972
 
 func newWire(t testing.TB, n *Net) *wire {
-	w := &wire{net: n, senders: map[*Space][2]int{}, seen: map[uint32]bool{}, next: 1}
+	w := &wire{net: n, senders: map[*Space][2]int{}, seen: map[uint32]bool{}, next: 1, patience: 2 * time.Second}
 	for _, s := range []*Space{n.Client, n.Node} {
 		s.must(s.Do(func() error {
 			var fds [2]int
@@ -146,7 +148,7 @@ func (w *wire) passed(should map[uint32]bool) map[uint32]bool {
 		}
 		return missing
 	}
-	for end := time.Now().Add(2 * time.Second); arrived() > 0 && time.Now().Before(end); {
+	for end := time.Now().Add(w.patience); arrived() > 0 && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
 	time.Sleep(10 * time.Millisecond)

@@ -45,7 +45,7 @@ func digest(text string) string {
 // addressSet writes one family of the set.
 func addressSet(s dataplane.AddressSet, v6 bool) (*set, error) {
 	out := &set{typ: "hash:net", v6: v6, version: s.Version}
-	for _, p := range s.Prefixes {
+	for p := range s.All() {
 		if !p.IsValid() || p.Addr().Is4In6() {
 			return nil, fmt.Errorf("set %s: %s is not a prefix of addresses as packets carry them", s.Name, p)
 		}

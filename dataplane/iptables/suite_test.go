@@ -12,6 +12,7 @@ import (
 
 var rulesets = flag.Int("rulesets", 8, "how many rulesets TestKernelAgreesWithTheEvaluator makes up")
 var replaces = flag.Int("replaces", 20, "how many times TestReplacesLeaveNoWindow replaces the rules")
+var policies = flag.Int("policies", 20, "how many policies TestKernelAgreesWithThePolicy makes up")
 
 // TestMain keeps the lock of iptables out of the machine's /run.
 func TestMain(m *testing.M) {
@@ -60,4 +61,8 @@ func TestSuite(t *testing.T) {
 
 func TestReplacesLeaveNoWindow(t *testing.T) {
 	variants(t, func(t *testing.T, open filtertest.Open) { filtertest.NoWindow(t, open, *replaces) })
+}
+
+func TestKernelAgreesWithThePolicy(t *testing.T) {
+	variants(t, func(t *testing.T, open filtertest.Open) { filtertest.AgreeOnPolicies(t, open, *policies, 80) })
 }

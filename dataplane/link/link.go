@@ -43,7 +43,11 @@ func SetLoopback(wanted []netip.Addr, known []netip.Addr) (dataplane.Changes, er
 		if a.IsLoopback() || slices.Contains(ours, a) {
 			continue
 		}
-		if err := netlink.AddrAdd(lo, address(a)); errors.Is(err, unix.EEXIST) {
+		add := func() error { return netlink.AddrAdd(lo, address(a)) }
+		if a.Is6() {
+			add = func() error { return add6(lo, a) }
+		}
+		if err := add(); errors.Is(err, unix.EEXIST) {
 			continue
 		} else if err != nil {
 			return changes, fmt.Errorf("add %s to lo: %w", a, err)
@@ -75,13 +79,14 @@ func marked(lo netlink.Link) ([]netip.Addr, error) {
 			ours = append(ours, ip.Unmap())
 		}
 	}
-	return ours, nil
+	ours6, err := marked6(lo)
+	return append(ours, ours6...), err
 }
 
 func address(a netip.Addr) *netlink.Addr {
-	return &netlink.Addr{
-		IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())},
-		Label: dataplane.AddressLabel,
-		Scope: unix.RT_SCOPE_HOST,
+	on := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}}
+	if a.Is4() {
+		on.Label, on.Scope = dataplane.AddressLabel, unix.RT_SCOPE_HOST
 	}
+	return on
 }

@@ -236,15 +236,16 @@ func hookFor(base string) string {
 // add appends a rule to the chain.
 func (b *builder) add(chain, name string, exprs []expr.Any, literals ...*literal) {
 	literals = slices.DeleteFunc(literals, func(l *literal) bool { return l == nil })
-	r := rule{name: name, exprs: exprs, literal: literals}
+	r := rule{name: name, literal: literals}
+	code, err := encode(exprs)
+	if err != nil {
+		b.fail("rule %s of chain %s: %w", name, chain, err)
+	}
 	hash := sha256.New()
 	fmt.Fprintln(hash, name)
-	for _, e := range exprs {
-		data, err := expr.Marshal(byte(nftables.TableFamilyINet), e)
-		if err != nil {
-			b.fail("rule %s of chain %s: %w", name, chain, err)
-		}
-		fmt.Fprintf(hash, "%x\n", data)
+	hash.Write(code)
+	if r.code = code; len(literals) > 0 {
+		r.code, r.exprs = nil, exprs
 	}
 	for _, l := range literals {
 		fmt.Fprintln(hash, l.typ, l.interval, l.elements)

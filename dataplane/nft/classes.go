@@ -137,11 +137,13 @@ func (d *dispatch) count(last *dispatch) {
 			d.used[i] = last.used[i]
 			continue
 		}
-		stale, fresh := []span(nil), m.spans
+		var stale, fresh []span
 		d.used[i] = map[uint32]int{}
 		if last != nil && m.from == last.maps[i] {
 			d.used[i] = maps.Clone(last.used[i])
 			stale, fresh = m.stale, m.fresh
+		} else {
+			fresh = m.all()
 		}
 		for _, s := range stale {
 			if d.used[i][s.class]--; d.used[i][s.class] == 0 {
@@ -199,7 +201,7 @@ func (d *dispatch) classMap(v6 bool, inputs []*set, last *set) *set {
 	compute := func(region span) []span {
 		parts := make([][]span, len(inputs))
 		for i, in := range inputs {
-			parts[i] = overlapping(in.spans, region)
+			parts[i] = in.list.overlapping(region)
 		}
 		out, ok := d.sweep(parts)
 		failed = failed || !ok
@@ -210,15 +212,14 @@ func (d *dispatch) classMap(v6 bool, inputs []*set, last *set) *set {
 			return last
 		}
 		m.from = last
-		m.spans, m.stale, m.fresh = renew(last.spans, regions, func(_ []span, region span) []span { return compute(region) })
+		m.list, m.stale, m.fresh = last.list.renew(regions, func(_ []span, region span) []span { return compute(region) })
 	} else {
 		all := make([][]span, len(inputs))
 		for i, in := range inputs {
-			all[i] = in.spans
+			all[i] = in.all()
 		}
-		var ok bool
-		m.spans, ok = d.sweep(all)
-		failed = !ok
+		swept, ok := d.sweep(all)
+		m.list, failed = listOf(swept), !ok
 	}
 	if failed {
 		return nil

@@ -32,6 +32,46 @@ const (
 type link struct {
 	*nftables.Conn
 	socket *netlink.Conn
+	dirty  bool // an answer may be on its way that nobody has read
+}
+
+// open gives the conversation that the last Set or Learn has left, or a new
+// one: to close a socket takes the kernel some milliseconds, since it waits for
+// every CPU to let go of it. It needs f.mu.
+func (f *Filter) open(ctx context.Context) (*link, error) {
+	l := f.kept
+	f.kept = nil
+	if l == nil {
+		return f.dial(ctx)
+	}
+	if err := errors.Join(ctx.Err(), l.socket.SetDeadline(time.Now().Add(patience))); err != nil {
+		_ = l.CloseLasting()
+		return nil, err
+	}
+	return l, nil
+}
+
+// leave keeps the conversation for the next one, if all of it went well. It
+// needs f.mu.
+func (f *Filter) leave(l *link, err error) {
+	if err != nil || l.dirty {
+		_ = l.CloseLasting()
+		return
+	}
+	f.kept = l
+}
+
+// Close gives back the socket that a Filter keeps between two calls. The rules
+// stay, and the Filter can go on to be used.
+func (f *Filter) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l := f.kept
+	f.kept = nil
+	if l == nil {
+		return nil
+	}
+	return l.CloseLasting()
 }
 
 // dial opens a netlink socket, to be closed with CloseLasting.
@@ -50,6 +90,42 @@ func (f *Filter) dial(ctx context.Context) (*link, error) {
 		return nil, fmt.Errorf("open netlink socket: %w", inWords(err))
 	}
 	return l, nil
+}
+
+// send gives the kernel a batch, which it takes as a whole or not at all. It
+// acknowledges the last message, and tells of every one that it refuses.
+func (l *link) send(messages []netlink.Message) error {
+	edge := func(typ netlink.HeaderType) netlink.Message {
+		return netlink.Message{
+			Header: netlink.Header{Type: typ, Flags: netlink.Request},
+			Data:   []byte{unix.AF_UNSPEC, 0, 0, unix.NFNL_SUBSYS_NFTABLES}, // struct nfgenmsg
+		}
+	}
+	messages[len(messages)-1].Header.Flags |= netlink.Acknowledge
+	batch := make([]netlink.Message, 0, len(messages)+2)
+	batch = append(append(append(batch, edge(unix.NFNL_MSG_BATCH_BEGIN)), messages...), edge(unix.NFNL_MSG_BATCH_END))
+	if _, err := l.socket.SendMessages(batch); err != nil {
+		return err
+	}
+	if _, err := l.socket.Receive(); err != nil {
+		return errors.Join(err, l.drain())
+	}
+	return nil
+}
+
+// drain drops the answers that are there: all of them, since the kernel has
+// done with a batch when sending it returns.
+func (l *link) drain() error {
+	raw, err := l.socket.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("reach netlink socket: %w", err)
+	}
+	buffer := make([]byte, 64)
+	return raw.Control(func(fd uintptr) {
+		for err == nil || errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOBUFS) {
+			_, _, err = unix.Recvfrom(int(fd), buffer, unix.MSG_DONTWAIT)
+		}
+	})
 }
 
 // generation is the number of the namespace's ruleset: every change by anybody
@@ -125,7 +201,7 @@ func Supported() error {
 // every kernel needs.
 func try(conn *link, match []expr.Any) error {
 	w := newWriter(conn)
-	w.table.Name = dataplane.TableName + "-probe"
+	w.table = dataplane.TableName + "-probe"
 	w.addTable()
 	any := []api.PortRange{{Protocol: "any"}}
 	b := newBuilder(&dataplane.Ruleset{
@@ -144,7 +220,7 @@ func try(conn *link, match []expr.Any) error {
 	}
 	w.addSets(newContent(), b.content)
 	w.changeRules(newContent(), b.content)
-	conn.DelTable(w.table)
+	w.delTable()
 	return w.flush()
 }
 

@@ -50,7 +50,8 @@ func newContent() *content {
 type rule struct {
 	name    string
 	mark    string     // tells the rule's whole meaning apart; empty: not ours
-	exprs   []expr.Any // when wanted
+	code    attributes // its expressions, when wanted
+	exprs   []expr.Any // instead, if they look into literals
 	literal []*literal // the sets that exprs look into, in their order
 }
 
@@ -64,6 +65,35 @@ type literal struct {
 
 func sameRules(a, b []rule) bool {
 	return slices.EqualFunc(a, b, func(x, y rule) bool { return x.mark == y.mark })
+}
+
+// shapedLike tells whether both are known to have the same chains, rules and
+// counters.
+func (c *content) shapedLike(o *content) bool { return c.shape != nil && c.shape == o.shape }
+
+// missing gives the names that a has and b has not, sorted.
+func missing[V any](a, b map[string]V) []string {
+	var names []string
+	for name := range a {
+		if _, there := b[name]; !there {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// changing gives the names of the sets that both have, but not the same one,
+// sorted.
+func changing(a, b map[string]*set) []string {
+	var names []string
+	for name, s := range a {
+		if t := b[name]; t != nil && t != s {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // chainNames gives the chains in the order in which they are made.
@@ -122,7 +152,7 @@ func (c *content) diff(o *content) (onlyC, onlyO int) {
 	if c.odd {
 		onlyC++
 	}
-	if c.shape == nil || c.shape != o.shape {
+	if !c.shapedLike(o) {
 		extra, missing := c.diffChains(o)
 		onlyC, onlyO = onlyC+extra, onlyO+missing
 	}
@@ -177,7 +207,11 @@ func diffSets(a, b map[string]*set) (onlyA, onlyB int) {
 			onlyA++ // both are there: one of them is left over
 			continue
 		}
-		if t := twins(b, name); t != nil {
+		t := twins(b, name)
+		if t == s {
+			continue
+		}
+		if t != nil {
 			stale, fresh := s.changes(t)
 			onlyA, onlyB = onlyA+stale.size(), onlyB+fresh.size()
 			if s.kind != t.kind || s.v6 != t.v6 {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
+	"golang.org/x/sys/unix"
 )
 
 func endpointType(v6 bool) nftables.SetDatatype {
@@ -17,8 +18,8 @@ func endpointType(v6 bool) nftables.SetDatatype {
 }
 
 // kernelSet is the set as the library takes it.
-func (w *writer) kernelSet(name string, s *set) *nftables.Set {
-	k := &nftables.Set{Table: w.table, Name: name, KeyType: nftables.TypeIPAddr}
+func kernelSet(name string, s *set) *nftables.Set {
+	k := &nftables.Set{Name: name, KeyType: nftables.TypeIPAddr}
 	if s.v6 {
 		k.KeyType = nftables.TypeIP6Addr
 	}
@@ -42,10 +43,9 @@ func (w *writer) kernelSet(name string, s *set) *nftables.Set {
 }
 
 func (w *writer) addSet(name string, s *set) {
-	k := w.kernelSet(name, s)
+	k := kernelSet(name, s)
 	k.ID = w.id()
-	w.pending++
-	w.try(w.conn.AddSet(k, nil))
+	w.newSet(k, 0)
 	w.addElements(k, kernelElements(s))
 	var stays []nftables.SetElement
 	for a, end := range w.stays[name] {
@@ -58,7 +58,7 @@ func (w *writer) addSet(name string, s *set) {
 
 func (w *writer) addElements(k *nftables.Set, all []nftables.SetElement) {
 	for chunk := range slices.Chunk(all, elementsPerMessage) {
-		w.try(w.conn.SetAddElements(k, chunk))
+		w.elements(unix.NFT_MSG_NEWSETELEM, k.Name, k.ID, chunk)
 	}
 }
 
@@ -82,10 +82,9 @@ func kernelElements(s *set) []nftables.SetElement {
 
 // changeElements writes only what differs.
 func (w *writer) changeElements(name string, s, stale, fresh *set) {
-	k := w.kernelSet(name, s)
-	w.pending += stale.size() + fresh.size()
+	k := kernelSet(name, s)
 	for chunk := range slices.Chunk(kernelElements(stale), elementsPerMessage) {
-		w.try(w.conn.SetDeleteElements(k, chunk))
+		w.elements(unix.NFT_MSG_DELSETELEM, name, 0, chunk)
 	}
 	w.addElements(k, kernelElements(fresh))
 }

@@ -6,16 +6,20 @@ import (
 	"github.com/weirproject/weir/dataplane"
 )
 
-// find tells what the kernel holds, and the ruleset's generation then; 0 if it
-// changed all the time. When nobody has changed any table since the last Set,
-// the kernel holds what that had left. It needs f.mu.
+// find tells what the kernel holds, and the ruleset's generation then; 0 if that
+// is not known for sure: it changed all the time, or somebody has changed a
+// table and it is too early to look again. When nobody has, the kernel holds
+// what the last Set had left. It needs f.mu.
 func (f *Filter) find(conn *link) (*content, uint32, error) {
 	generation, err := conn.generation()
 	if err != nil {
 		return nil, 0, err
 	}
-	if f.last != nil && (f.generation == generation || f.every > 0 && time.Since(f.verified) < f.every) {
+	if f.last != nil && f.generation == generation {
 		return f.last.content, generation, nil
+	}
+	if f.last != nil && f.every > 0 && time.Since(f.verified) < f.every {
+		return f.last.content, 0, nil
 	}
 	for range 3 {
 		found, stays, err := read(conn)

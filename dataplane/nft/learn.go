@@ -40,12 +40,13 @@ func (f *Filter) Learn(ctx context.Context, name string, addresses []netip.Addr,
 	if len(longer) == 0 {
 		return nil
 	}
-	conn, err := f.dial(ctx)
+	conn, err := f.open(ctx)
 	if err != nil {
 		return fmt.Errorf("learn addresses into set %s: %w", name, err)
 	}
-	defer conn.CloseLasting()
-	if err := f.prolong(conn, name, longer, now, ttl); err != nil {
+	err = f.prolong(conn, name, longer, now, ttl)
+	f.leave(conn, err)
+	if err != nil {
 		return fmt.Errorf("learn addresses into set %s: %w", name, inWords(err))
 	}
 	return nil
@@ -92,12 +93,11 @@ func (f *Filter) prolong(conn *link, name string, addresses []netip.Addr, now ti
 func stay(conn *link, name string, addresses []netip.Addr, ttl time.Duration, there func(netip.Addr) bool) (batches uint32, err error) {
 	w := newWriter(conn)
 	for _, a := range addresses {
-		s := w.kernelSet(setOf(name, a.Is6()), &set{kind: learnt, v6: a.Is6()})
+		s := setOf(name, a.Is6())
 		if there(a) {
-			w.try(conn.SetDeleteElements(s, []nftables.SetElement{{Key: a.AsSlice()}}))
+			w.elements(unix.NFT_MSG_DELSETELEM, s, 0, []nftables.SetElement{{Key: a.AsSlice()}})
 		}
-		w.try(conn.SetAddElements(s, []nftables.SetElement{{Key: a.AsSlice(), Timeout: ttl}}))
-		w.pending++
+		w.elements(unix.NFT_MSG_NEWSETELEM, s, 0, []nftables.SetElement{{Key: a.AsSlice(), Timeout: ttl}})
 	}
 	err = w.flush()
 	if errors.Is(err, unix.EEXIST) {

@@ -41,7 +41,7 @@ type Options struct {
 	Log  *slog.Logger // nothing is logged when nil
 	Mode Mode         // Enforce when empty
 	// NetNS is a file descriptor of the network namespace to work in, which
-	// stays the caller's; the calling thread's own when 0.
+	// stays the caller's; that of the first calling thread when 0.
 	NetNS int
 	// VerifyEvery is how often a Set reads everything back from the kernel at
 	// most, when somebody has changed any table since the last one. 0: always
@@ -82,6 +82,7 @@ type Filter struct {
 	// the set.
 	stays   map[string]map[netip.Addr]time.Time
 	timeful ternary // whether the kernel can compare times
+	kept    *link   // for the next conversation
 }
 
 type ternary int8
@@ -137,12 +138,12 @@ func (f *Filter) Set(ctx context.Context, r *dataplane.Ruleset) (dataplane.Chang
 }
 
 // set makes the kernel hold the ruleset. It needs f.mu.
-func (f *Filter) set(ctx context.Context, r *dataplane.Ruleset) (dataplane.Changes, error) {
-	conn, err := f.dial(ctx)
+func (f *Filter) set(ctx context.Context, r *dataplane.Ruleset) (changes dataplane.Changes, err error) {
+	conn, err := f.open(ctx)
 	if err != nil {
 		return dataplane.Changes{}, err
 	}
-	defer conn.CloseLasting()
+	defer func() { f.leave(conn, err) }()
 	var b *builder
 	if r != nil {
 		if b = newBuilder(r, f.mode, f.last); b.err != nil {
@@ -150,7 +151,7 @@ func (f *Filter) set(ctx context.Context, r *dataplane.Ruleset) (dataplane.Chang
 		}
 		b.noTime = !f.canTime(conn, r)
 	}
-	changes, err := f.apply(conn, b, false)
+	changes, err = f.apply(conn, b, false)
 	if err != nil && !errors.Is(err, errRefused) {
 		// Somebody changed it since it was read.
 		f.generation, f.verified = 0, time.Time{}
@@ -197,7 +198,7 @@ func (f *Filter) apply(conn *link, b *builder, anew bool) (dataplane.Changes, er
 		return dataplane.Changes{}, err
 	}
 	f.keep(wanted, 0)
-	if now, err := conn.generation(); err == nil && now == generation+uint32(w.batches) {
+	if now, err := conn.generation(); err == nil && generation != 0 && now == generation+uint32(w.batches) {
 		f.generation = now // nobody else wrote meanwhile
 	}
 	if changes.Repaired > 0 {

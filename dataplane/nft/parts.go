@@ -2,16 +2,58 @@ package nft
 
 import "github.com/google/nftables"
 
-// Large sets and maps are split: spans of a few addresses go into a hash table,
-// each address by itself, and the others into an interval tree. A change of a
-// tree costs the kernel a walk through all of it (nft_rbtree_commit, seen on
-// Linux 6.18), one of a hash table costs nothing more.
+// Spans of a few addresses go into a hash table, each address by itself, and the
+// others into an interval tree. A change of a tree costs the kernel a walk
+// through all of it (nft_rbtree_commit, seen on Linux 6.18), one of a hash table
+// costs nothing more. The set of all zones and the maps of classes are split
+// into one of each. Other sets, for which a second look-up would be a second
+// rule, are the one or the other.
 
 // few is how many addresses of a span go into a hash table.
 const few = 16
 
 func (s span) short() bool {
 	return s.first.high == s.last.high && s.last.low-s.first.low < few
+}
+
+const (
+	// manySpans make a set that has short spans alone a hash table.
+	manySpans = 128
+	// muchLonger is how many addresses a span may come to have in one that is a
+	// hash table, before it is made a tree: so that a set does not go to and fro.
+	muchLonger = 16 * few
+)
+
+// asHosts gives the set as a hash table, nil if it is to be a tree. It stays
+// what it was if it can. known tells that last was made of the set that this
+// one came from; of the same set it is not asked.
+func asHosts(of, last *set, known bool) *set {
+	out := &set{kind: hosts, v6: of.v6, of: of, entire: true}
+	switch {
+	case known && last == nil:
+		return nil
+	case known:
+		for _, s := range of.fresh {
+			if s.first.high != s.last.high || s.last.low-s.first.low >= muchLonger {
+				return nil
+			}
+		}
+		out.from, out.stale, out.fresh = last, of.stale, of.fresh
+		return out
+	}
+	n := 0
+	for _, piece := range of.list {
+		n += len(piece)
+		for _, s := range piece {
+			if !s.short() {
+				return nil
+			}
+		}
+	}
+	if n < manySpans {
+		return nil
+	}
+	return out
 }
 
 // hostsOf names the part of a set that is a hash table.
@@ -36,8 +78,13 @@ func part(of *set, short bool, last *set) *set {
 // all gives the spans. Those of a part are picked out only when they are needed:
 // not for a change that is known.
 func (s *set) all() []span {
+	if s.list != nil {
+		return s.list.flat()
+	}
 	if s.of != nil && s.spans == nil {
-		s.spans = those(s.of.spans, s.short)
+		if s.spans = s.of.all(); !s.entire {
+			s.spans = those(s.spans, s.short)
+		}
 	}
 	return s.spans
 }
@@ -90,9 +137,22 @@ func hostSpans(elements []nftables.SetElement) []span {
 	return joinClasses(all)
 }
 
-// makeParts splits the set of all zones and the maps of classes.
+// makeParts splits the set of all zones and the maps of classes, and makes hash
+// tables of other sets.
 func (b *builder) makeParts(last *build) {
 	b.parts = map[string]*set{}
+	for name, s := range b.sources {
+		if s.kind != addresses {
+			continue
+		}
+		old, p := last.sources[name], last.parts[name]
+		if old != s {
+			p = asHosts(s, p, s.from != nil && s.from == old)
+		}
+		if p != nil {
+			b.parts[name] = p
+		}
+	}
 	for _, v6 := range []bool{false, true} {
 		if s := b.sources[setOf(b.ruleset.Zoned, v6)]; s != nil && s.kind == addresses {
 			b.makePart(b.ruleset.Zoned+".nets", b.ruleset.Zoned, s, last)

@@ -59,7 +59,9 @@ func read(conn *link) (*content, map[string]map[netip.Addr]time.Time, error) {
 		return nil, nil, err
 	}
 	c.readCounters(conn, table)
-	return c, c.readSets(conn, table), nil
+	stays := c.readSets(conn, table)
+	conn.dirty = conn.dirty || c.odd
+	return c, stays, nil
 }
 
 // readChains lists our chains and their rules.

@@ -110,6 +110,21 @@ func TestForeignChangesAreRepairedAndCounted(t *testing.T) {
 	}
 }
 
+func TestAForeignChangeThatIsSeenTooEarlyIsRepairedLater(t *testing.T) {
+	s := newSpace(t)
+	f := s.filter(Enforce)
+	apply(t, f, example())
+	f.every = time.Hour // nothing is read back soon after it was
+	s.nft("delete", "table", "inet", "weir")
+	if c := apply(t, f, example()); c != (dataplane.Changes{}) {
+		t.Errorf("it was read back too early: %+v", c)
+	}
+	f.every = 0
+	if c := apply(t, f, example()); c.Repaired == 0 {
+		t.Errorf("got %+v, want a repair", c)
+	}
+}
+
 func TestForeignTablesAreLeftAlone(t *testing.T) {
 	s := newSpace(t)
 	s.nft(`table inet other { chain input { type filter hook input priority 0; policy accept; counter; }; }

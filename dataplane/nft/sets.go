@@ -32,12 +32,14 @@ const (
 type set struct {
 	kind    kind
 	v6      bool
-	spans   []span   // addresses and classes: sorted, disjoint, as few as possible
+	list    spanList // addresses and classes: sorted, disjoint, as few as possible
+	spans   []span   // likewise of a part, of what is found, and of a difference
 	keys    []string // endpoints, verdicts (number and chain): sorted
 	version uint64   // of the AddressSet or EndpointSet; 0: unknown
 	inputs  []*set   // classes: the sets that they tell apart
 	of      *set     // a part: the whole
 	short   bool     // a part: of short spans
+	entire  bool     // a part: of all spans
 	// from is the set that this one came from, by taking away stale and adding
 	// fresh spans; nil when that is not known.
 	from         *set
@@ -113,8 +115,12 @@ func addressSet(s dataplane.AddressSet, v6 bool, last *set) (*set, error) {
 			return derive(s, v6, last)
 		}
 	}
-	found, err := spans(s.Prefixes, v6)
-	return &set{kind: addresses, v6: v6, spans: found, version: s.Version}, err
+	all := s.Prefixes
+	if len(s.Pieces) > 0 {
+		all = slices.Collect(s.All())
+	}
+	found, err := spans(all, v6)
+	return &set{kind: addresses, v6: v6, list: listOf(found), version: s.Version}, err
 }
 
 // derive builds the set from the last one and its delta.
@@ -127,12 +133,12 @@ func derive(s dataplane.AddressSet, v6 bool, last *set) (*set, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := &set{kind: addresses, v6: v6, version: s.Version, from: last, spans: last.spans}
+	now := &set{kind: addresses, v6: v6, version: s.Version, from: last, list: last.list}
 	regions := join(slices.Concat(added, removed))
 	if len(regions) == 0 {
 		return now, nil
 	}
-	now.spans, now.stale, now.fresh = renew(last.spans, regions, func(old []span, region span) []span {
+	now.list, now.stale, now.fresh = last.list.renew(regions, func(old []span, region span) []span {
 		kept := subtract(old, overlapping(removed, region))
 		return join(slices.Concat(kept, overlapping(added, region)))
 	})

@@ -15,9 +15,14 @@ import (
 
 // settle names the wanted sets as they are found, so that they are changed in
 // place.
-func (b *builder) settle(found *content) map[string]string {
+func (b *builder) settle(found *content, last *build) map[string]string {
 	names := map[string]string{}
+	known := last != nil && found == last.content
 	for first, s := range b.replaceable() {
+		if known && last.names[first] != "" && (last.sources[first] == s || last.parts[first] == s) {
+			names[first] = last.names[first]
+			continue
+		}
 		name := first
 		for _, candidate := range []string{first, twin(first)} {
 			if f := found.sets[candidate]; f != nil && f.kind == s.kind && f.v6 == s.v6 {
@@ -56,6 +61,17 @@ func (b *builder) flip(found *content, names map[string]string, onlySets bool) (
 	return flipped, any
 }
 
+// kindsChange tells whether a set is found as one of another kind under the name
+// that it would have.
+func (b *builder) kindsChange(found *content, names map[string]string) bool {
+	for first, s := range b.replaceable() {
+		if f := found.sets[names[first]]; f != nil && f.kind != s.kind {
+			return true
+		}
+	}
+	return false
+}
+
 // moves tells whether an address leaves one set and comes into another.
 func (b *builder) moves(found *content) bool {
 	var lost, gained [2][]span
@@ -92,7 +108,7 @@ func (b *builder) finish(found *content, last *build) error {
 	if b.err != nil {
 		return b.err
 	}
-	names := b.settle(found)
+	names := b.settle(found, last)
 	alike := last != nil && maps.Equal(names, last.names) && b.rulesLike(last)
 	if !alike {
 		if err := b.buildRules(names); err != nil {
@@ -102,9 +118,9 @@ func (b *builder) finish(found *content, last *build) error {
 	if !found.exists || found.odd {
 		return nil
 	}
-	rules := !alike || found != last.content
+	rules := !alike || found != last.content || b.kindsChange(found, names)
 	if rules {
-		rules = false
+		rules = b.kindsChange(found, names)
 		for chain := range b.chains {
 			if _, there := found.chains[chain]; there && !sameRules(found.rules[chain], b.rules[chain]) {
 				rules = true

@@ -2,14 +2,13 @@ package nft
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/google/nftables"
-
-	"github.com/weirproject/weir/dataplane"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // elementsPerMessage keeps a list of elements within the 64 KiB that one
@@ -19,18 +18,14 @@ const elementsPerMessage = 880
 
 // writer collects one batch.
 type writer struct {
-	conn  *nftables.Conn
-	table *nftables.Table
+	conn  *link
+	table string
 	ids   uint32 // of the sets made in this batch
 	// stays are the addresses that sets that learn are made with, by set.
-	stays map[string]map[netip.Addr]time.Time
-	// pending counts the batch's parts, batches those that were sent.
-	pending, batches int
-	err              error
-}
-
-func newWriter(conn *link) *writer {
-	return &writer{conn: conn.Conn, table: &nftables.Table{Name: dataplane.TableName, Family: nftables.TableFamilyINet}}
+	stays    map[string]map[netip.Addr]time.Time
+	messages []netlink.Message // of the batch
+	batches  int               // how many were sent
+	err      error
 }
 
 // write turns the kernel's content from found into wanted.
@@ -70,10 +65,17 @@ func (w *writer) change(found, wanted *content) error {
 		w.addTable()
 	}
 	w.addSets(found, wanted)
-	if err := w.flush(); err != nil {
+	if w.err != nil {
+		return w.err
+	}
+	// The kernel takes as long for many elements as it takes to write many rules.
+	sets, sent := w.messages, make(chan error, 1)
+	w.messages = nil
+	go func() { sent <- w.send(sets) }()
+	w.changeRules(found, wanted)
+	if err := <-sent; err != nil {
 		return err
 	}
-	w.changeRules(found, wanted)
 	if err := w.flush(); err != nil {
 		return err
 	}
@@ -86,73 +88,77 @@ func (w *writer) flush() error {
 	if w.err != nil {
 		return w.err
 	}
-	if w.pending == 0 {
+	all := w.messages
+	w.messages = nil
+	return w.send(all)
+}
+
+func (w *writer) send(all []netlink.Message) error {
+	if len(all) == 0 {
 		return nil
 	}
-	w.pending = 0
-	if err := w.conn.Flush(); err != nil {
+	if err := w.conn.send(all); err != nil {
 		return fmt.Errorf("send batch: %w", inWords(err))
 	}
 	w.batches++
 	return nil
 }
 
-func (w *writer) addTable() {
-	w.pending++
-	w.conn.AddTable(w.table)
-}
-
 // removeTable removes the table. Adding it first makes it no error if there is
 // none.
 func (w *writer) removeTable() {
 	w.addTable()
-	w.conn.DelTable(w.table)
+	w.delTable()
 }
 
 // addSets makes the sets and counters that were not found, and for maps the
 // chains, still empty, that they lead to.
 func (w *writer) addSets(found, wanted *content) {
-	for _, name := range wanted.chainNames() {
-		if _, there := found.chains[name]; !there && !slices.Contains(baseChains, name) {
-			w.addChain(name, wanted.chains[name])
+	alike := found.shapedLike(wanted)
+	if !alike {
+		for _, name := range wanted.chainNames() {
+			if _, there := found.chains[name]; !there && !slices.Contains(baseChains, name) {
+				w.addChain(name, wanted.chains[name])
+			}
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(wanted.sets)) {
-		if f := found.sets[name]; f == nil {
-			w.addSet(name, wanted.sets[name])
-		}
+	for _, name := range missing(wanted.sets, found.sets) {
+		w.addSet(name, wanted.sets[name])
 	}
-	for _, name := range slices.Sorted(maps.Keys(wanted.counters)) {
-		if !found.counters[name] {
-			w.pending++
-			w.conn.AddObj(&nftables.CounterObj{Table: w.table, Name: name})
+	if !alike {
+		for _, name := range missing(wanted.counters, found.counters) {
+			w.addCounter(name)
 		}
 	}
 }
 
 // changeRules changes chains and rules, and the elements of the sets that stay.
 func (w *writer) changeRules(found, wanted *content) {
-	for _, name := range wanted.chainNames() {
-		if p, there := found.chains[name]; slices.Contains(baseChains, name) && (!there || p != wanted.chains[name]) {
+	alike := found.shapedLike(wanted)
+	for _, name := range baseChains {
+		if _, is := wanted.chains[name]; !is || alike {
+			continue
+		}
+		if p, there := found.chains[name]; !there || p != wanted.chains[name] {
 			w.addChain(name, wanted.chains[name])
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(wanted.sets)) {
-		if old := found.sets[name]; old != nil {
-			stale, fresh := old.changes(wanted.sets[name])
-			if fresh.kind == verdicts {
-				stale = &set{} // a packet may be on its way to them
-			}
-			w.changeElements(name, wanted.sets[name], stale, fresh)
+	for _, name := range changing(found.sets, wanted.sets) {
+		stale, fresh := found.sets[name].changes(wanted.sets[name])
+		if fresh.kind == verdicts {
+			stale = &set{} // a packet may be on its way to them
 		}
+		w.changeElements(name, wanted.sets[name], stale, fresh)
+	}
+	if alike {
+		return
 	}
 	for _, name := range wanted.chainNames() {
 		if sameRules(found.rules[name], wanted.rules[name]) {
 			continue
 		}
 		if len(found.rules[name]) > 0 {
-			w.pending++
-			w.conn.FlushChain(&nftables.Chain{Name: name, Table: w.table})
+			w.flushChain(name)
 		}
 		w.addRules(name, wanted.rules[name])
 	}
@@ -160,48 +166,32 @@ func (w *writer) changeRules(found, wanted *content) {
 
 // removeUnused removes what nothing leads to any more.
 func (w *writer) removeUnused(found, wanted *content) {
-	for _, name := range slices.Sorted(maps.Keys(found.sets)) {
-		if s := wanted.sets[name]; s != nil && s.kind == verdicts {
+	for _, name := range changing(found.sets, wanted.sets) {
+		if s := wanted.sets[name]; s.kind == verdicts {
 			stale, _ := found.sets[name].changes(s)
 			w.changeElements(name, s, stale, &set{})
 		}
 	}
+	alike := found.shapedLike(wanted)
 	var chains []string
-	for name := range found.chains {
-		if _, keep := wanted.chains[name]; !keep {
-			chains = append(chains, name)
-		}
+	if !alike {
+		chains = missing(found.chains, wanted.chains)
 	}
-	slices.Sort(chains)
 	for _, name := range chains { // they may go to each other
-		w.pending++
-		w.conn.FlushChain(&nftables.Chain{Name: name, Table: w.table})
+		w.flushChain(name)
 	}
-	for _, name := range slices.Sorted(maps.Keys(found.sets)) {
-		if wanted.sets[name] == nil {
-			w.pending++
-			w.conn.DelSet(&nftables.Set{Table: w.table, Name: name})
-		}
+	for _, name := range missing(found.sets, wanted.sets) {
+		w.delSet(name)
 	}
 	for _, name := range chains {
-		w.conn.DelChain(&nftables.Chain{Name: name, Table: w.table})
+		w.delChain(name)
 	}
-	for _, name := range slices.Sorted(maps.Keys(found.counters)) {
-		if !wanted.counters[name] {
-			w.pending++
-			w.conn.DeleteObject(&nftables.CounterObj{Table: w.table, Name: name})
-		}
+	if alike {
+		return
 	}
-}
-
-// addChain makes a chain, or gives an existing one the policy.
-func (w *writer) addChain(name string, policy nftables.ChainPolicy) {
-	w.pending++
-	chain := &nftables.Chain{Name: name, Table: w.table}
-	if hook, priority := hookOf(name); hook != nil {
-		chain.Hooknum, chain.Priority, chain.Type, chain.Policy = hook, priority, nftables.ChainTypeFilter, &policy
+	for _, name := range missing(found.counters, wanted.counters) {
+		w.delCounter(name)
 	}
-	w.conn.AddChain(chain)
 }
 
 // id numbers the sets of a batch. The library's own numbering is shared by all
@@ -219,17 +209,19 @@ func (w *writer) try(err error) {
 
 // addRules appends the rules to the chain.
 func (w *writer) addRules(chain string, rules []rule) {
-	w.pending += len(rules)
 	for _, r := range rules {
+		code := r.code
 		for _, l := range r.literal {
-			s := &nftables.Set{
-				Table: w.table, ID: w.id(), Name: literalName, Anonymous: true, Constant: true, KeyType: l.typ, Interval: l.interval,
-			}
-			w.try(w.conn.AddSet(s, l.elements))
+			s := &nftables.Set{ID: w.id(), Name: literalName, Anonymous: true, Constant: true, KeyType: l.typ, Interval: l.interval}
+			w.newSet(s, len(l.elements))
+			w.elements(unix.NFT_MSG_NEWSETELEM, s.Name, s.ID, l.elements)
 			l.lookup.SetID = s.ID
 		}
-		w.conn.AddRule(&nftables.Rule{
-			Table: w.table, Chain: &nftables.Chain{Name: chain, Table: w.table}, Exprs: r.exprs, UserData: writeMarks(r.name, r.mark),
-		})
+		if code == nil {
+			var err error
+			code, err = encode(r.exprs)
+			w.try(err)
+		}
+		w.addRule(chain, r, code)
 	}
 }
