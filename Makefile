@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 
 # Debian packages, by what needs them.
 RUN_PACKAGES := iproute2 nftables dnsutils curl procps
-TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev qemu-system-x86 busybox-static iptables ipset
+TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev qemu-system-x86 busybox-static iptables ipset runc
 BENCH_PACKAGES := nftables iptables haproxy gcc libc6-dev
 # Unpacked below bin/peers, not installed: that would start their daemons.
 BENCH_PEERS := knot unbound nsd dnsdist dnsperf

@@ -73,6 +73,10 @@ type Agent struct {
 	answers *answersComponent
 	edge    *edgeComponent
 	zones   *zonesComponent
+	flows   *flowWatch
+	tasks   *tasksComponent
+	// networks are the containers'.
+	networks *Networks
 	// joined is nil for an agent that lives by files, peers where nodes do not
 	// watch each other.
 	joined *joined
@@ -136,6 +140,7 @@ func New(o Options) (*Agent, error) {
 		return nil, err
 	}
 	a.dns.sockets = o.Sockets
+	a.flows = a.newFlowWatch()
 	return a, nil
 }
 
@@ -161,7 +166,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	g.Go(func() error { return a.watchConnections(ctx) })
 	g.Go(func() error { return a.edge.run(ctx) })
 	g.Go(func() error { return a.zones.run(ctx) })
+	g.Go(func() error { return a.tasks.supervisor.Run(ctx) })
 	g.Go(func() error { return a.serveAPI(ctx) })
+	g.Go(func() error { return a.runFlows(ctx) })
 	g.Go(func() error { return a.serveMetrics(ctx) })
 	g.Go(func() error { return a.runPeers(ctx) })
 	if a.joined != nil {

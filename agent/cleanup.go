@@ -9,6 +9,7 @@ import (
 
 	"github.com/weirproject/weir/dataplane"
 	"github.com/weirproject/weir/dataplane/answers"
+	"github.com/weirproject/weir/dataplane/container"
 	"github.com/weirproject/weir/dataplane/deliver"
 	"github.com/weirproject/weir/dataplane/edge"
 	"github.com/weirproject/weir/dataplane/ipvs"
@@ -57,6 +58,11 @@ func Cleanup(c Config) (removed []string, err error) {
 		faults = append(faults, err)
 	} else if n > 0 {
 		removed = append(removed, fmt.Sprintf("%d addresses on lo", n))
+	}
+	if n, err := container.Cleanup(); err != nil {
+		faults = append(faults, fmt.Errorf("remove networks of containers: %w", err))
+	} else if n > 0 {
+		removed = append(removed, fmt.Sprintf("%d objects of networks of containers", n))
 	}
 	if hook := c.VIP.Edge.Hook; hook != "" {
 		if _, err := os.Stat(hook); err == nil {

@@ -19,11 +19,13 @@ type Config struct {
 	State       []string `json:"state"`
 	Controllers []string `json:"controllers"`
 	// Peers says how nodes watch each other.
-	Peers   PeersConfig   `json:"peers"`
-	VIP     VIPConfig     `json:"vip"`
-	DNS     DNSConfig     `json:"dns"`
-	Zones   ZonesConfig   `json:"zones"`
-	Metrics MetricsConfig `json:"metrics"`
+	Peers PeersConfig `json:"peers"`
+	VIP   VIPConfig   `json:"vip"`
+	DNS   DNSConfig   `json:"dns"`
+	Zones ZonesConfig `json:"zones"`
+	// Networks are those of containers.
+	Networks NetworksConfig `json:"networks"`
+	Metrics  MetricsConfig  `json:"metrics"`
 	// RunDir holds the socket and the lock; DataDir what outlives a reboot.
 	RunDir  string `json:"run_dir"`
 	DataDir string `json:"data_dir"`
@@ -57,7 +59,7 @@ func DefaultConfig() Config {
 	return Config{
 		Node:  NodeConfig{Name: name, Role: api.RoleAgent},
 		State: []string{defaultState}, Peers: defaultPeers(),
-		VIP: defaultVIP(), DNS: defaultDNS(), Zones: defaultZones(),
+		VIP: defaultVIP(), DNS: defaultDNS(), Zones: defaultZones(), Networks: defaultNetworks(),
 		Metrics: MetricsConfig{Listen: "127.0.0.1:9465"},
 		RunDir:  "/run/weir",
 		DataDir: "/var/lib/weir",
@@ -80,7 +82,7 @@ func (c Config) Validate() error {
 			return fault(fmt.Sprintf("controllers[%d]", i), "%v", err)
 		}
 	}
-	for _, part := range []interface{ validate() error }{c.VIP, c.DNS, c.Zones, c.Peers} {
+	for _, part := range []interface{ validate() error }{c.VIP, c.DNS, c.Zones, c.Networks, c.Peers} {
 		if err := part.validate(); err != nil {
 			return err
 		}

@@ -55,7 +55,7 @@ func ownAddresses(controller string) []netip.Addr {
 		return nil
 	}
 	for _, i := range interfaces {
-		if i.Flags&net.FlagLoopback != 0 || i.Flags&net.FlagUp == 0 {
+		if i.Flags&net.FlagLoopback != 0 || i.Flags&net.FlagUp == 0 || isContainers(i.Name) {
 			continue
 		}
 		addresses, _ := i.Addrs()

@@ -133,6 +133,9 @@ func (j *joined) send(ctx context.Context, controller string, out *json.Encoder)
 // reports of their own.
 func (j *joined) fill(r *api.Report, all bool) []api.Report {
 	known := map[string]api.NodeHealth{}
+	if all {
+		r.Tasks, r.All = j.agent.tasks.supervisor.Statuses(), true
+	}
 	if all && j.agent.peers != nil {
 		known = j.agent.peers.All()
 	}

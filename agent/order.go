@@ -14,10 +14,12 @@ import (
 // The order is a promise to people's traffic:
 //
 //  1. zones: nothing new is reachable before the rules that judge it.
-//  2. vip: a virtual IP leads to backends only once they are judged.
-//  3. delivery: a node takes packets out of tunnels before it sends any.
-//  4. edge: clients from outside get in only when the way behind is there.
-//  5. dns: a name is published only after its virtual IP is programmed, so
+//  2. networks: there is a bridge before a container is attached to it.
+//  3. tasks: what is to run here is begun, and what is not is told to end.
+//  4. vip: a virtual IP leads to backends only once they are judged.
+//  5. delivery: a node takes packets out of tunnels before it sends any.
+//  6. edge: clients from outside get in only when the way behind is there.
+//  7. dns: a name is published only after its virtual IP is programmed, so
 //     that whoever resolves it can connect at once.
 //
 // Each component is compared with the kernel in every pass. One that fails
@@ -32,6 +34,10 @@ func (a *Agent) newComponents() error {
 	if err != nil {
 		return err
 	}
+	a.networks = a.newNetworks()
+	if a.tasks, err = a.newTasks(); err != nil {
+		return err
+	}
 	edge, err := a.newEdge(vips)
 	if err != nil {
 		return err
@@ -44,6 +50,8 @@ func (a *Agent) newComponents() error {
 	a.answers = newAnswers(a, dns)
 	a.order = []*component{
 		{reconciler: zones, status: api.ComponentStatus{Name: "zones"}},
+		{reconciler: a.networks, status: api.ComponentStatus{Name: "networks"}},
+		{reconciler: a.tasks, status: api.ComponentStatus{Name: "tasks"}},
 		{reconciler: vips, status: api.ComponentStatus{Name: "vip"}},
 		{reconciler: &deliveryComponent{agent: a, vips: vips}, status: api.ComponentStatus{Name: "delivery"}},
 		{reconciler: edge, status: api.ComponentStatus{Name: "edge"}},

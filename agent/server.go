@@ -42,6 +42,9 @@ func (a *Agent) handler() http.Handler {
 	a.vipRoutes(mux)
 	a.dnsRoutes(mux)
 	a.zoneRoutes(mux)
+	a.flowRoutes(mux)
+	a.networkRoutes(mux)
+	a.tasks.routes(mux)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !a.appliedAll() {

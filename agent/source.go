@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -72,7 +71,7 @@ func selfNode(c Config, nodes []api.Node) (api.Node, error) {
 	if len(self.Addresses) > 0 {
 		return self, nil
 	}
-	all, err := net.InterfaceAddrs()
+	all, err := hostAddresses()
 	if err != nil {
 		return self, fmt.Errorf("list the node's addresses: %w", err)
 	}

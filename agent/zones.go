@@ -175,7 +175,7 @@ func links() (all []zones.Link) {
 		}
 		all = append(all, l)
 	}
-	return all
+	return withTunnels(all)
 }
 
 func (c *zonesComponent) followsStates() bool { return false }

@@ -9,8 +9,8 @@ type TaskSpec struct {
 	App string `json:"app"`
 	// Runtime is process, container or docker.
 	Runtime Runtime `json:"runtime"`
-	// Command is run by /bin/sh -c; Args is run as it is. Neither is the image's
-	// own entrypoint.
+	// Command is run by /bin/sh -c. Args are run as they are, or are given to the
+	// image's entrypoint where it has one. Neither leaves the image as it is.
 	Command string            `json:"command,omitempty"`
 	Args    []string          `json:"args,omitempty"`
 	Env     map[string]string `json:"env,omitempty"`
@@ -48,6 +48,8 @@ const (
 
 // ContainerSpec is what a task in an image has more than a process.
 type ContainerSpec struct {
+	// Image is in a registry; oci:/PATH[:TAG] is an OCI layout and
+	// docker-archive:/PATH what docker save writes, for container alone.
 	Image      string        `json:"image"`
 	ForcePull  bool          `json:"force_pull,omitempty"`
 	Privileged bool          `json:"privileged,omitempty"`
@@ -99,7 +101,8 @@ type TaskCheck struct {
 	// Kind is http, https, tcp, grpc or command.
 	Kind string `json:"kind"`
 	Path string `json:"path,omitempty"`
-	// Port where the task is asked; the node decides at which address.
+	// Port where the task is asked: at loopback with Inside, or else at its own
+	// address, or at the node's where it has none.
 	Port    uint16 `json:"port,omitempty"`
 	Command string `json:"command,omitempty"`
 	// Inside asks from inside the task's network namespace.

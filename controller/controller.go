@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -21,7 +22,9 @@ import (
 
 	"github.com/weirproject/weir/api"
 	"github.com/weirproject/weir/controller/hub"
+	"github.com/weirproject/weir/controller/marathon"
 	"github.com/weirproject/weir/controller/members"
+	"github.com/weirproject/weir/controller/metronome"
 	"github.com/weirproject/weir/controller/monitor"
 	"github.com/weirproject/weir/controller/server"
 	"github.com/weirproject/weir/controller/store"
@@ -45,7 +48,8 @@ type Options struct {
 	Dial func(ctx context.Context, n api.Node, within time.Duration) (reached bool, err error)
 	// More routes of the API, by pattern; each asks the Door itself.
 	More map[string]http.Handler
-	// Lead runs while this controller leads the others; nil: nothing does.
+	// Lead runs beside what runs apps while this controller leads the others; nil:
+	// nothing does.
 	Lead     func(context.Context, store.Leadership) error
 	Log      *slog.Logger
 	Registry *prometheus.Registry
@@ -71,8 +75,11 @@ type Controller struct {
 	server  *server.Server
 	leads   atomic.Bool
 
-	mu   sync.Mutex // guards urls
-	urls []string   // of all controllers
+	running running
+
+	mu     sync.Mutex // guards what follows
+	urls   []string   // of all controllers
+	leader string     // URL of the one that leads
 }
 
 // New puts a controller together; nothing runs yet.
@@ -98,10 +105,23 @@ func New(o Options) (*Controller, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.running, err = c.newRunning(); err != nil {
+		return nil, err
+	}
+	more := maps.Clone(o.More)
+	if more == nil {
+		more = map[string]http.Handler{}
+	}
+	for _, pattern := range marathon.Patterns() {
+		more[pattern] = c.running.api
+	}
+	for _, pattern := range metronome.Patterns() {
+		more[pattern] = c.running.jobs
+	}
 	c.server, err = server.New(server.Options{
 		Name: m.Name, Version: o.Version, Store: m.Store, Hub: c.hub, Door: m.Door, Authority: m.Authority, Audit: m.Audit,
 		Watcher: c.monitor, Members: m, Controllers: c.controllers, Leads: c.leads.Load,
-		Range: o.Range, Range6: o.Range6, Names: o.Names, More: o.More, Log: o.Log, Registry: o.Registry,
+		Range: o.Range, Range6: o.Range6, Names: o.Names, Tasks: c.running.intake.Tell, More: more, Log: o.Log, Registry: o.Registry,
 	})
 	return c, err
 }
@@ -118,6 +138,8 @@ func (c *Controller) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.o.Member.Run(ctx, c.lead) })
 	g.Go(func() error { return c.hub.Run(ctx) })
+	g.Go(func() error { return c.running.catalog.Run(ctx) })
+	g.Go(func() error { return c.running.intake.Run(ctx) })
 	g.Go(func() error { return c.monitor.Run(ctx) })
 	g.Go(func() error { return c.server.Run(ctx) })
 	g.Go(func() error { return c.server.Serve(ctx, c.o.Listener) })
@@ -137,11 +159,7 @@ func (c *Controller) Run(ctx context.Context) error {
 func (c *Controller) lead(ctx context.Context, held store.Leadership) error {
 	c.leads.Store(true)
 	defer c.leads.Store(false)
-	if c.o.Lead != nil {
-		return c.o.Lead(ctx, held)
-	}
-	<-ctx.Done()
-	return nil
+	return c.leadApps(ctx, held)
 }
 
 // controllersEvery is how often the list of controllers is read.
@@ -152,13 +170,17 @@ func (c *Controller) follow(ctx context.Context) error {
 	for {
 		if list, err := c.o.Member.List(ctx); err == nil {
 			var urls []string
+			leader := ""
 			for _, one := range list {
 				if one.URL != "" {
 					urls = append(urls, one.URL)
 				}
+				if one.Leader {
+					leader = one.URL
+				}
 			}
 			c.mu.Lock()
-			c.urls = urls
+			c.urls, c.leader = urls, leader
 			c.mu.Unlock()
 		}
 		select {

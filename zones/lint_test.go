@@ -194,7 +194,7 @@ func TestMatrixCells(t *testing.T) {
 	m := Bind(p, State{Nodes: fleet()}, someTime).Matrix()
 	cell := func(from, to string) Cell { return m.Cells[slices.Index(m.Zones, from)][slices.Index(m.Zones, to)] }
 	for _, c := range []struct{ from, to, want string }{
-		{"office", "admin", "tcp/22 tcp/443 (tcp/2380 tcp/8443 tcp/9466 udp/6080 udp/9466)"}, {"office", "public", "tcp/80 tcp/443 (tcp/2380 tcp/8443 tcp/9466 udp/6080 udp/9466)"}, {"private", "private", "any"},
+		{"office", "admin", "tcp/22 tcp/443 (tcp/2380 tcp/8443 tcp/9466 udp/4789 and 2 more)"}, {"office", "public", "tcp/80 tcp/443 (tcp/2380 tcp/8443 tcp/9466 udp/4789 and 2 more)"}, {"private", "private", "any"},
 		{"outside", "private", "-"}, {"ghost", "private", ""}, {"outside", "public", "tcp/80 tcp/443"}, {"office", "private", "(any)"},
 	} {
 		if got := cell(c.from, c.to).String(); got != c.want {

@@ -88,13 +88,14 @@ func selectsService(z api.Zone, s api.Service) bool {
 
 // OwnPorts are those by which nodes of the fleet speak to each other for Weir
 // itself: the controllers' API and store, the agents' watch of each other, the
-// tunnels of edge nodes. Elections between edge nodes (VRRP) go to multicast
+// tunnels of container networks and of edge nodes. Elections between edge nodes (VRRP) go to multicast
 // groups and are the filter's affair.
 func OwnPorts() []api.PortRange {
 	return []api.PortRange{
 		{Protocol: "tcp", First: api.StorePort, Last: api.StorePort},
 		{Protocol: "tcp", First: api.ControllerPort, Last: api.ControllerPort},
 		{Protocol: "tcp", First: api.PeerPort, Last: api.PeerPort},
+		{Protocol: "udp", First: dataplane.VXLANPort, Last: dataplane.VXLANPort},
 		{Protocol: "udp", First: dataplane.GUEPort, Last: dataplane.GUEPort},
 		{Protocol: "udp", First: api.PeerPort, Last: api.PeerPort},
 	}

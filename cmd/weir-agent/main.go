@@ -63,6 +63,7 @@ dns.access and dns.transfer are taken over; the rest needs a restart.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	flags.register(root.PersistentFlags())
 	root.Flags().BoolVar(&takeOver, "takeover", false, "take the DNS proxy's sockets over from the agent that runs, which then ends: no query is lost (systemd does it at every restart)")
+	root.AddCommand(shimCommands()...)
 	root.AddCommand(joinCommand(&flags), enforceCommand(&flags), &cobra.Command{
 		Use:   "cleanup",
 		Short: "Remove every kernel object that Weir made on this node, and nothing else",

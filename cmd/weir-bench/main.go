@@ -23,6 +23,7 @@ import (
 	"github.com/weirproject/weir/testenv/controllerbench"
 	"github.com/weirproject/weir/testenv/dnsbench"
 	"github.com/weirproject/weir/testenv/edgebench"
+	"github.com/weirproject/weir/testenv/tracebench"
 )
 
 func main() {
@@ -31,6 +32,7 @@ func main() {
 	bench.OwnerMain()
 	dnsbench.Main()
 	controllerbench.Main()
+	tracebench.Main()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
 	err := command().ExecuteContext(ctx)
@@ -86,7 +88,7 @@ func command() *cobra.Command {
 		return nil
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	root.AddCommand(compareCommand(log, show), updateCommand(log, show), soakCommand(log, show), portsCommand(log, show), edgeCommand(log, show), zonesCommand(log, show), dnsCommand(log, show), controllerCommand(log, show))
+	root.AddCommand(compareCommand(log, show), updateCommand(log, show), soakCommand(log, show), portsCommand(log, show), edgeCommand(log, show), zonesCommand(log, show), flowsCommand(show), dnsCommand(log, show), controllerCommand(log, show), scheduleCommand(show))
 	return root
 }
 

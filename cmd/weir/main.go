@@ -4,7 +4,8 @@
 //
 // Few commands change anything, and their help says so. Results go to stdout, talk to stderr. It exits with 0
 // when the question was answered, 1 when it was not or the node is degraded,
-// and 2 when it was used wrongly.
+// 2 when it was used wrongly, and 3 when what it asked for was accepted and is not
+// done in time.
 package main
 
 import (
@@ -37,6 +38,7 @@ const (
 	exitDone   = 0
 	exitFailed = 1
 	exitUsage  = 2
+	exitWaits  = 3
 )
 
 // errUsage marks a wrong use of the command line.
@@ -66,12 +68,18 @@ func (c *cli) run(ctx context.Context, args []string) int {
 	root.SetOut(c.stdout)
 	root.SetErr(c.stderr)
 	err := root.ExecuteContext(ctx)
+	var status exitStatus
 	switch {
+	case errors.As(err, &status): // of what weir task exec ran
+		return int(status)
 	case err == nil:
 		return exitDone
 	case errors.Is(err, errUsage):
 		fmt.Fprintln(c.stderr, "weir:", err)
 		return exitUsage
+	case errors.Is(err, errWaits):
+		fmt.Fprintln(c.stderr, "weir:", err)
+		return exitWaits
 	default:
 		fmt.Fprintln(c.stderr, "weir:", err)
 		return exitFailed
@@ -87,7 +95,8 @@ flush, zone apply, confirm and rollback change anything. Of a cluster, to which
 weir login leads, ask the controllers: get, diff, node list and show, audit; and
 change it: apply, edit, delete, node drain and remove, token, controller.
 
-Exit status: 0 answered, 1 not answered or the node is degraded, 2 wrong usage.`,
+Exit status: 0 answered, 1 not answered or the node is degraded, 2 wrong usage,
+3 accepted and not done in time.`,
 		Example: `  weir status
   weir vip list
   weir vip show web.shop -o json
@@ -108,8 +117,9 @@ Exit status: 0 answered, 1 not answered or the node is degraded, 2 wrong usage.`
 	flags.StringVarP(&c.output, "output", "o", "table", "table, json or yaml")
 	flags.StringVar(&c.socket, "socket", "", "socket of the agent, or its URL (environment: WEIR_SOCKET; default "+client.DefaultSocket+")")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(c.statusCommand(), c.vipCommand(), c.dnsCommand(), c.zoneCommand(), c.versionCommand(), c.completionCommand())
+	root.AddCommand(c.statusCommand(), c.vipCommand(), c.dnsCommand(), c.zoneCommand(), c.taskCommand(), c.versionCommand(), c.completionCommand())
 	flags.StringVar(&c.context, "context", "", "cluster to ask, as weir context list names it (environment: WEIR_CONTEXT; default the current one)")
+	root.AddCommand(c.flowsCommand(), c.dropsCommand())
 	root.AddCommand(c.clusterCommands()...)
 	return root
 }
@@ -118,7 +128,7 @@ Exit status: 0 answered, 1 not answered or the node is degraded, 2 wrong usage.`
 func (c *cli) clusterCommands() []*cobra.Command {
 	return []*cobra.Command{
 		c.loginCommand(), c.contextCommand(), c.applyCommand(), c.diffCommand(), c.getCommand(), c.deleteCommand(), c.editCommand(),
-		c.nodeCommand(), c.tokenCommand(c.cluster), c.controllerCommand(c.cluster), c.auditCommand(),
+		c.nodeCommand(), c.appCommand(c.cluster), c.jobCommand(c.cluster), c.tokenCommand(c.cluster), c.controllerCommand(c.cluster), c.auditCommand(),
 	}
 }
 
