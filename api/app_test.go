@@ -81,6 +81,7 @@ func TestBadAppsAreRefusedByField(t *testing.T) {
 		`{"id": "/web", "cmd": "x", "dependencies": ["/web"]}`:                                                                "dependencies[0]: ",
 		`{"id": "/web", "cmd": "x", "canary": {"instances": 3}, "instances": 2}`:                                              "canary.instances: ",
 		`{"id": "/web", "cmd": "x", "resourceLimits": {"cpus": 0.5}}`:                                                         "resourceLimits.cpus: ",
+		`{"id": "/web", "cmd": "x", "resourceLimits": {"mem": "unlimited"}}`:                                                  "resourceLimits.mem: ",
 		`{"id": "/web", "cmd": "x", "killSelection": "ANY"}`:                                                                  "killSelection: ",
 		`{"id": "/web", "cmd": "x", "spread": ["moon"]}`:                                                                      "spread[0]: ",
 		`{"id": "/web", "cmd": "x", "networks": [{"mode": "container/bridge"}], "portDefinitions": [{"port": 80}]}`:           "portDefinitions: ",

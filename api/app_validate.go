@@ -119,6 +119,9 @@ func (a *App) validateAmounts(f *faults) {
 	if l := a.ResourceLimits; l != nil {
 		checkLimit(f, "resourceLimits.cpus", l.CPUs, a.CPUs)
 		checkLimit(f, "resourceLimits.mem", l.Mem, a.Mem)
+		if l.Mem == "unlimited" {
+			f.add("resourceLimits.mem", "unlimited is not supported: a task's memory is bounded by what is reserved for it")
+		}
 	}
 }
 

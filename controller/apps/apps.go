@@ -71,6 +71,8 @@ type Task struct {
 	Host     string         `json:"host,omitempty"`
 	Ports    []api.TaskPort `json:"ports,omitempty"`
 	Launched time.Time      `json:"launched"`
+	// Replaces is the instance that it is launched for, if any.
+	Replaces string `json:"replaces,omitempty"`
 	// Kill says why it was told to end; empty: it was not.
 	Kill string `json:"kill,omitempty"`
 	// KillAt is when its node is told so: a moment after everybody was told to

@@ -180,7 +180,7 @@ func (l *Loop) feedNodes(now time.Time) {
 func instance(t *Task, entry *hub.TaskEntry) scheduler.Instance {
 	return scheduler.Instance{
 		ID: t.ID, App: t.App, Version: t.Version, Node: t.Node, Spec: &entry.Spec, State: t.State(), Since: t.Status.Since,
-		Launched: t.Launched, Healthy: t.Status.Healthy, Ready: t.Status.Ready,
+		Launched: t.Launched, Replaces: t.Replaces, Healthy: t.Status.Healthy, Ready: t.Status.Ready, Checks: t.Status.Checks,
 	}
 }
 
@@ -245,6 +245,26 @@ func (l *Loop) keep(v *View, w *work, d *deploy.Deployment, r *deploy.Result, no
 	l.log.Info("deployment ended", "id", d.ID, "state", string(after.State), "reason", after.Reason, "apps", d.Apps(), "took", now.Sub(d.Started), "follows", end.Follows)
 }
 
+// others are the instances of an app of which some are of other versions, as a
+// deployment that was stopped leaves them; none where all are of the version
+// that the app has.
+func (l *Loop) others(v *View, a *api.App) []scheduler.Instance {
+	version, mixed := scheduler.Version(a), false
+	var all []scheduler.Instance
+	for _, t := range v.TasksOf(a.ID) {
+		entry := v.Wanted[t.ID]
+		if entry == nil || t.State().Ended() {
+			continue
+		}
+		mixed = mixed || t.Version != version
+		all = append(all, instance(t, entry))
+	}
+	if !mixed {
+		return nil
+	}
+	return all
+}
+
 // target tells the table what shall run.
 func (l *Loop) target(v *View, deployed map[string][]scheduler.Target) {
 	for app, targets := range deployed {
@@ -253,7 +273,16 @@ func (l *Loop) target(v *View, deployed map[string][]scheduler.Target) {
 		delete(l.fed.targets, app)
 	}
 	for id, a := range v.Apps {
-		if _, ok := deployed[id]; ok || l.fed.targets[id] == a {
+		if _, ok := deployed[id]; ok {
+			continue
+		}
+		if others := l.others(v, a); len(others) > 0 { // until they have ended
+			l.table.SetTargets(id, deploy.Steady(a, others))
+			delete(l.fed.targets, id)
+			l.fed.deployed[id] = true
+			continue
+		}
+		if l.fed.targets[id] == a {
 			continue
 		}
 		l.table.SetTargets(id, []scheduler.Target{{App: *a, Count: int(a.Instances)}})

@@ -52,7 +52,7 @@ func (l *Loop) take(v *View, w *work, plan *scheduler.Plan, now time.Time) {
 
 func (l *Loop) launch(v *View, w *work, one scheduler.Launch, now time.Time) {
 	t := Task{
-		ID: one.Spec.ID, App: one.App, Version: one.Version, Node: one.Node, Ports: one.Spec.Ports, Launched: now.UTC(), Checks: len(one.Spec.Checks),
+		ID: one.Spec.ID, App: one.App, Version: one.Version, Node: one.Node, Ports: one.Spec.Ports, Launched: now.UTC(), Checks: len(one.Spec.Checks), Replaces: one.Replaces,
 		Status: api.TaskStatus{ID: one.Spec.ID, App: one.App},
 	}
 	if n := l.fed.nodes[one.Node]; len(n.Addresses) > 0 {

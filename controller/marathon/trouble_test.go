@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/weirproject/weir/api"
 	"github.com/weirproject/weir/controller/apps"
@@ -90,6 +91,46 @@ func TestTaskThatItsNodeForgotIsReplaced(t *testing.T) {
 		all := c.tasks("/a")
 		return len(all) == 1 && all[0]["id"] != first && all[0]["state"] == "TASK_RUNNING"
 	})
+}
+
+func TestTaskThatFailsItsChecksIsReplaced(t *testing.T) {
+	c := newCluster(t, 1)
+	c.ok(201, "POST", "/v2/apps", `{"id": "/a", "cmd": "x", "healthChecks": [{"protocol": "COMMAND", "command": {"value": "y"}, "maxConsecutiveFailures": 2}]}`)
+	c.settled()
+	first := c.tasks("/a")[0]["id"].(string)
+	tell := func(failures int) {
+		c.mu.Lock()
+		one := c.status[first]
+		no := false
+		one.Healthy, one.Checks = &no, []api.CheckStatus{{Failures: failures, Last: time.Now()}}
+		c.status[first] = one
+		c.mu.Unlock()
+		c.intake.Tell("a1", []api.TaskStatus{one}, false)
+	}
+	tell(1)
+	c.eventually("it is unhealthy", func() bool { return c.ok(200, "GET", "/v2/apps/a", "")["app"].(map[string]any)["tasksUnhealthy"] == 1.0 })
+	if c.tasks("/a")[0]["id"] != first {
+		t.Error("it was ended at the first failure")
+	}
+	tell(2)
+	c.eventually("another serves in its place", func() bool {
+		all := c.tasks("/a")
+		return len(all) == 1 && all[0]["id"] != first && all[0]["state"] == "TASK_RUNNING"
+	})
+}
+
+func TestWhatAStoppedDeploymentLeftStays(t *testing.T) {
+	c := newCluster(t, 1)
+	c.ok(201, "POST", "/v2/apps", `{"id": "/a", "cmd": "x", "instances": 2}`)
+	c.settled()
+	first := []any{c.tasks("/a")[0]["id"], c.tasks("/a")[1]["id"]}
+	out := c.ok(200, "PUT", "/v2/apps/a", `{"cmd": "y", "cpus": 1000}`) // fits nowhere
+	c.ok(202, "DELETE", "/v2/deployments/"+out["deploymentId"].(string)+"?force=true", "")
+	c.ok(201, "POST", "/v2/apps", `{"id": "/b", "cmd": "x"}`) // the loop has looked once more when this runs
+	c.settled()
+	if all := c.tasks("/a"); len(all) != 2 || all[0]["id"] != first[0] || all[1]["id"] != first[1] {
+		t.Errorf("got %v, want %v", all, first)
+	}
 }
 
 func FuzzAppDefinitions(f *testing.F) {
