@@ -185,11 +185,17 @@ func (a *Agent) rollBackTo(ctx context.Context, r api.ZoneRollback) (api.ZoneApp
 		if by == "" {
 			by = "hand"
 		}
+		before := a.snapshot.Load()
 		if rolled := a.rollBack("taken back by " + by); r.ID == 0 {
 			if !rolled {
 				return api.ZoneApplied{}, &httpError{http.StatusNotFound, errors.New("no change waits to be confirmed: name one of weir zone history")}
 			}
 			a.readState()
+			if now := a.snapshot.Load(); now != nil && before != nil {
+				if err := a.awaitZones(ctx, before.Revision, now.Policy); err != nil {
+					return api.ZoneApplied{}, fmt.Errorf("the change is taken back, and the kernel is not there yet: %w", err)
+				}
+			}
 			e, err := a.zones.policies.entry(pending.ID)
 			return api.ZoneApplied{ZoneChange: e.ZoneChange}, err
 		}

@@ -46,9 +46,6 @@ func flowAgent(t *testing.T, asked *string) string {
 }
 
 func TestFlowsAndDropsAreShown(t *testing.T) {
-	was := time.Local
-	time.Local = time.UTC
-	t.Cleanup(func() { time.Local = was })
 	asked := ""
 	agent := flowAgent(t, &asked)
 	for name, line := range map[string]string{

@@ -16,6 +16,12 @@ import (
 	"github.com/weirproject/weir/api"
 )
 
+// TestMain has the times that are shown in UTC, before anybody looks at a clock.
+func TestMain(m *testing.M) {
+	time.Local = time.UTC
+	os.Exit(m.Run())
+}
+
 var update = flag.Bool("update", false, "write the golden files anew")
 
 // run runs a command line and returns what it wrote and its exit code.

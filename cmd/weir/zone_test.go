@@ -78,9 +78,6 @@ func fileOf(t *testing.T, text string) string {
 }
 
 func TestZoneCommandsShowWhatTheAgentSays(t *testing.T) {
-	was := time.Local
-	time.Local = time.UTC
-	t.Cleanup(func() { time.Local = was })
 	asked := ""
 	agent := zoneAgent(t, &asked)
 	p := fileOf(t, "kind: policy\n")
