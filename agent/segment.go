@@ -32,6 +32,7 @@ type segment struct {
 	addresses [2][]netip.Addr
 	ready     bool
 	elected   [2]bool // for IPv4 and IPv6
+	known     map[netip.Addr]*claim
 	fault     error
 	open      *openSegment // nil while it is not open
 }
@@ -40,10 +41,11 @@ type segment struct {
 type openSegment struct {
 	announcer *link.Announcer
 	electors  [2]*owner.Elector
+	ctx       context.Context // ends when it is closed
 }
 
 func newSegment(a *Agent, name string) *segment {
-	return &segment{agent: a, name: name, log: a.log.With("component", "edge", "interface", name)}
+	return &segment{agent: a, name: name, known: map[netip.Addr]*claim{}, log: a.log.With("component", "edge", "interface", name)}
 }
 
 // families in the order of segment's arrays.
@@ -61,6 +63,7 @@ func (s *segment) set(addresses map[netip.Addr]bool, ready bool) {
 			s.addresses[1] = append(s.addresses[1], a)
 		}
 	}
+	s.forget()
 	s.update()
 }
 
@@ -75,8 +78,8 @@ func (s *segment) update() {
 			s.log.Error("addresses not told", "error", err)
 		}
 		elector.Ready(s.ready && len(s.addresses[i]) > 0)
-		if s.elected[i] {
-			announced = append(announced, s.addresses[i]...)
+		if ours := s.claims(i); s.elected[i] {
+			announced = append(announced, ours...)
 		}
 	}
 	if err := s.open.announcer.Set(announced); err != nil {
@@ -89,8 +92,10 @@ func (s *segment) owned() (all []netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, elected := range s.elected {
-		if elected {
-			all = append(all, s.addresses[i]...)
+		for _, a := range s.addresses[i] {
+			if c := s.known[a]; elected && c != nil && c.ours {
+				all = append(all, a)
+			}
 		}
 	}
 	return all
@@ -106,6 +111,13 @@ func (s *segment) detail() string {
 		return s.name + ": not open yet"
 	}
 	text := fmt.Sprintf("%s: %s of IPv4, %s of IPv6", s.name, s.open.electors[0].State().Role, s.open.electors[1].State().Role)
+	for _, family := range s.addresses {
+		for _, a := range family {
+			if c := s.known[a]; c != nil && c.refused != nil {
+				text += fmt.Sprintf("; not announced: %v", c.refused)
+			}
+		}
+	}
 	for _, c := range s.open.announcer.Conflicts() {
 		text += fmt.Sprintf("; %s is in use elsewhere, by %s", c.Address, c.MAC)
 	}
@@ -138,6 +150,8 @@ func (s *segment) runOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	g, ctx := errgroup.WithContext(ctx)
+	open.ctx = ctx
 	s.mu.Lock()
 	s.open, s.fault = open, nil
 	s.update()
@@ -145,9 +159,9 @@ func (s *segment) runOnce(ctx context.Context) error {
 	defer func() {
 		s.mu.Lock()
 		s.open, s.elected = nil, [2]bool{}
+		clear(s.known) // what is on the wire may be otherwise when it is open again
 		s.mu.Unlock()
 	}()
-	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return open.announcer.Run(ctx) })
 	for _, elector := range open.electors {
 		g.Go(func() error { return elector.Run(ctx) })
