@@ -108,7 +108,9 @@ func TestTaskThatFailsItsChecksIsReplaced(t *testing.T) {
 		c.intake.Tell("a1", []api.TaskStatus{one}, false)
 	}
 	tell(1)
-	c.eventually("it is unhealthy", func() bool { return c.ok(200, "GET", "/v2/apps/a", "")["app"].(map[string]any)["tasksUnhealthy"] == 1.0 })
+	c.eventually("it is unhealthy", func() bool {
+		return c.ok(200, "GET", "/v2/apps/a", "")["app"].(map[string]any)["tasksUnhealthy"] == 1.0
+	})
 	if c.tasks("/a")[0]["id"] != first {
 		t.Error("it was ended at the first failure")
 	}
