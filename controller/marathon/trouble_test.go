@@ -121,20 +121,6 @@ func TestTaskThatFailsItsChecksIsReplaced(t *testing.T) {
 	})
 }
 
-func TestWhatAStoppedDeploymentLeftStays(t *testing.T) {
-	c := newCluster(t, 1)
-	c.ok(201, "POST", "/v2/apps", `{"id": "/a", "cmd": "x", "instances": 2}`)
-	c.settled()
-	first := []any{c.tasks("/a")[0]["id"], c.tasks("/a")[1]["id"]}
-	out := c.ok(200, "PUT", "/v2/apps/a", `{"cmd": "y", "cpus": 1000}`) // fits nowhere
-	c.ok(202, "DELETE", "/v2/deployments/"+out["deploymentId"].(string)+"?force=true", "")
-	c.ok(201, "POST", "/v2/apps", `{"id": "/b", "cmd": "x"}`) // the loop has looked once more when this runs
-	c.settled()
-	if all := c.tasks("/a"); len(all) != 2 || all[0]["id"] != first[0] || all[1]["id"] != first[1] {
-		t.Errorf("got %v, want %v", all, first)
-	}
-}
-
 func FuzzAppDefinitions(f *testing.F) {
 	f.Add(web)
 	f.Add(`{"id": "/a", "container": {"docker": {"network": "BRIDGE", "portMappings": [{"containerPort": 1}]}}, "ports": [1], "uris": ["x"]}`)
