@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/weirproject/weir/netspace"
 )
 
 // makeNetns makes a network namespace that lives at a path, with its lo up. One
@@ -19,14 +20,13 @@ func makeNetns(path string) error {
 	if err := touch(path); err != nil {
 		return err
 	}
-	failed := make(chan error, 1)
-	go func() {
-		// The thread is in the new namespace for good: it ends with the goroutine,
-		// which does not unlock it.
-		runtime.LockOSThread()
-		failed <- bindNetns(path)
-	}()
-	if err := <-failed; err != nil {
+	err := netspace.Fresh(func() error {
+		if err := raiseLoopback(); err != nil {
+			return err
+		}
+		return unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
+	})
+	if err != nil {
 		os.Remove(path)
 		return fmt.Errorf("make network namespace: %w", err)
 	}
@@ -57,16 +57,6 @@ func touch(path string) error {
 		return err
 	}
 	return f.Close()
-}
-
-func bindNetns(path string) error {
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return err
-	}
-	if err := raiseLoopback(); err != nil {
-		return err
-	}
-	return unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
 }
 
 func raiseLoopback() error {
@@ -105,19 +95,5 @@ func inNetns(path string, do func() error) error {
 	if path == "" {
 		return do()
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("enter network namespace: %w", err)
-	}
-	defer f.Close()
-	failed := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked, as above
-		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
-			failed <- fmt.Errorf("enter network namespace: %w", err)
-			return
-		}
-		failed <- do()
-	}()
-	return <-failed
+	return netspace.EnterPath(path, do)
 }

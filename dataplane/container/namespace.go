@@ -4,38 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+
+	"github.com/weirproject/weir/netspace"
 )
 
-// inSpace runs f on a thread that is in the network namespace. The thread is
-// given back: one that ended would take the processes along that it has started
-// and that are to die with it (PR_SET_PDEATHSIG).
-func inSpace(space netns.NsHandle, f func() error) error {
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		own, err := netns.Get()
-		if err == nil {
-			defer own.Close()
-			err = netns.Set(space)
-		}
-		if err != nil {
-			runtime.UnlockOSThread()
-			result <- fmt.Errorf("enter the network namespace: %w", err)
-			return
-		}
-		err = f()
-		if back := netns.Set(own); back == nil {
-			runtime.UnlockOSThread()
-		} // else it stays locked and ends here: nobody shall find himself in the container
-		result <- err
-	}()
-	return <-result
-}
+// inSpace runs f on a thread that is in the network namespace.
+func inSpace(space netns.NsHandle, f func() error) error { return netspace.Enter(int(space), f) }
 
 // allowIPv6 undoes what container engines do where they know of no IPv6.
 func allowIPv6(space netns.NsHandle, name string) error {

@@ -7,10 +7,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/weirproject/weir/netspace"
 )
 
 // commands runs the host's commands in a network namespace.
@@ -75,21 +74,12 @@ func explain(complaint string, input []byte) string {
 	return complaint
 }
 
-// inside runs fn in the network namespace, on a thread that ends with it.
+// inside runs fn in the network namespace, on a thread of its own.
 func (c commands) inside(fn func() error) error {
 	if c.netns == 0 {
 		return fn()
 	}
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlock
-		if err := unix.Setns(c.netns, unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter network namespace: %w", err)
-			return
-		}
-		done <- fn()
-	}()
-	return <-done
+	return netspace.Enter(c.netns, fn)
 }
 
 // families are those that the namespace has.

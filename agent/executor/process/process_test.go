@@ -306,7 +306,7 @@ func TestTaskWithANamespaceHasItsOwnNames(t *testing.T) {
 	if len(s.Addresses) != 1 || s.Addresses[0] != netip.MustParseAddr("10.9.9.9") {
 		t.Errorf("addresses are %v", s.Addresses)
 	}
-	own, _ := os.Readlink("/proc/self/ns/net")
+	own, _ := os.Readlink("/proc/thread-self/ns/net")
 	want := "inside-1\nnameserver 169.254.53.53\nsearch weir.internal\n10.9.9.9 inside-1\nnet:["
 	n.await("inside.1", "speaking", func(api.TaskStatus) bool { return strings.Contains(n.output("inside.1", "stdout"), "net:[") })
 	if got := n.output("inside.1", "stdout"); !strings.HasPrefix(got, want) || strings.Contains(got, own) {
