@@ -50,7 +50,7 @@ lint: ## gofmt, vet, staticcheck, shellcheck, and that generated files are curre
 	@test -z "$$(gofmt -l .)" || { echo "not gofmt-ed:"; gofmt -l .; exit 1; }
 	@go vet ./...
 	@go tool staticcheck ./...
-	@shellcheck .ci/run scripts/* examples/*.sh
+	@shellcheck .ci/run scripts/* packaging/scripts/* examples/*.sh
 	@scripts/check-generated
 
 bench: build ## run the benchmarks, beside their peers where root allows (about an hour)
@@ -66,9 +66,12 @@ bench: build ## run the benchmarks, beside their peers where root allows (about 
 fuzz: ## fuzz every parser, FUZZTIME each (30s)
 	@scripts/fuzz $${FUZZTIME:-30s}
 
+deb: build ## make .deb and .rpm packages, in bin/packages
+	@scripts/packages bin/packages
+
 install: build ## install the commands and the systemd units below PREFIX (/usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/weir/state.d $(DESTDIR)/etc/systemd/system
 	install -m 755 $(addprefix bin/,$(filter-out weir-bench,$(COMMANDS))) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 cmd/weir-agent/weir-agent.service cmd/weir-agent/weir-zones.service cmd/weir-controller/weir-controller.service $(DESTDIR)/etc/systemd/system
 
-.PHONY: help run stop test build generate lint bench fuzz install
+.PHONY: help run stop test build generate lint bench fuzz deb install

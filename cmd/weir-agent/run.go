@@ -25,10 +25,15 @@ func run(ctx context.Context, config agent.Config, flags *configFlags, takeOver 
 		}
 	}
 	log.Info("starting", "version", version.String(), "node", config.Node.Name)
-	a, err := agent.New(agent.Options{
+	var a *agent.Agent
+	var err error
+	a, err = agent.New(agent.Options{
 		Config: config, Log: log, ConfigFile: flags.file, Reread: flags.load,
 		TakeOver: takeOver, Sockets: activation.Files(true), KeepSockets: keeper(),
 		Ready: func() {
+			if err := giveUpPrivileges(a.LoadsModules()); err != nil {
+				log.Warn("the agent keeps every privilege that it was started with", "error", err)
+			}
 			log.Info("ready")
 			_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
 		},
